@@ -1,0 +1,1 @@
+"""Keeps a company's phones working when its PBX dies."""

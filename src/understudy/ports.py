@@ -1,0 +1,130 @@
+"""Everything we need from the outside world, on one page.
+
+The adapters implement these; the runtime uses them; neither knows the other.  Every call has a deadline of its
+own and may be cancelled at any await.  Unless a docstring says otherwise a failure is one of errors.AdapterError.
+"""
+
+from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from understudy.core.claim import Claim
+from understudy.core.observations import Order, Pbx, PeerAnswer, Report
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """One reading of the clocks of this machine, in seconds."""
+
+    boot: float  # CLOCK_BOOTTIME: counts while the machine sleeps; all ages are differences of it.
+    wall: float  # CLOCK_REALTIME: for people, and for what both nodes must know (pause, settle).
+    monotonic: float = 0.0  # CLOCK_MONOTONIC: stands still while the machine sleeps (V5).
+
+
+class Clock(Protocol):
+    def now(self) -> Moment: ...
+
+
+class Probe(Protocol):
+    """Asks one check point about one node, within its own deadline.
+
+    A probe reports; it never raises (but lets itself be cancelled).  What could not be asked is UNKNOWN.
+    """
+
+    async def ask(self, node: str) -> Report: ...
+
+
+class ClaimStore(Protocol):
+    """The one record that both nodes believe.  Only what the server that decides says is the claim (C3)."""
+
+    where: str  # For sentences: "the claim at 203.0.113.53 (_understudy.sip.example.com)".
+
+    async def read(self) -> Claim:
+        """Raises ClaimMissing, Unreachable, Denied."""
+
+    async def confirm(self, claim: Claim) -> bool:
+        """Is this, whole, what the server holds?  Changes nothing.  Raises Unreachable, Denied."""
+
+    async def swap(self, old: Claim, new: Claim) -> bool:
+        """C2: write `new` if `old`, whole, is still there; False if it is not.
+
+        Raises Unanswered when the write may or may not have been made, Unreachable when it certainly was not, Denied.
+        """
+
+    async def create(self, claim: Claim) -> bool:
+        """C4: write where there is none; False if there is one.  Raises as swap."""
+
+
+class ServiceName(Protocol):
+    """The name that phones and providers call, at every server that answers for it."""
+
+    where: str  # For sentences: "sip.example.com at 203.0.113.53".
+
+    async def point(self, node: str, claim: Claim) -> None:
+        """Let the name lead to `node`, on condition that `claim` still stands.  Safe to repeat.  Raises."""
+
+    async def verify(self, node: str) -> None:
+        """Wait until every authoritative server sends callers to `node`; raise naming those that do not."""
+
+    async def look(self) -> dict[str, str]:
+        """What each authoritative server says now: by server, a node, other text, or `? why`.  Never raises."""
+
+
+class Service(Protocol):
+    """The PBX of this machine, and what must run beside it and nowhere else."""
+
+    async def start(self) -> None:
+        """Ask it to start; returns when the service manager has taken the request.  Safe to repeat.  Raises."""
+
+    async def stop(self) -> None:
+        """Stop it, kill it if it lingers, and return only when it is proved gone.  Raises NotStopped."""
+
+    async def shut_off(self) -> None:
+        """S5, last resort: no SIP leaves or enters this machine.  Raises NotStopped."""
+
+    async def look(self) -> Pbx:
+        """Never raises: what cannot be told is UNKNOWN."""
+
+    async def prove(self) -> None:
+        """Return when it answers SIP here; raise with the reason at the deadline."""
+
+
+class Peer(Protocol):
+    """The other node's agent."""
+
+    async def ask(self, epoch: int) -> PeerAnswer:
+        """H2: could it take over from us now, for this epoch?  Raises when it could not be asked."""
+
+    async def fence(self, node: str, epoch: int) -> None:
+        """T4: return only when `node` has confirmed that its PBX is stopped.  Raises."""
+
+    async def order(self, order: Order) -> str:
+        """Place a person's order there; returns what it says.  Raises."""
+
+    async def wake(self) -> None:
+        """Tell it that the claim has news.  Best effort: never raises."""
+
+
+class Copies(Protocol):
+    """The copy of the active node's data.  (Nothing to do where no copies are configured.)"""
+
+    async def promote(self) -> None: ...
+
+    async def demote(self) -> None: ...
+
+    async def renew(self) -> None: ...
+
+
+class Task(Protocol):
+    def cancel(self) -> Any: ...
+
+
+class Loop(Protocol):
+    """How the agent lets time pass: asyncio in the daemon, virtual time in the simulator."""
+
+    def start(self, work: Coroutine[Any, Any, Any], done: Callable[[Any], None]) -> Task:
+        """Run `work` beside everything else; call `done(result)` when it ends, unless cancelled."""
+
+    async def sleep(self, seconds: float) -> None: ...
+
+    async def gather(self, *work: Awaitable[Any]) -> list[Any]: ...
