@@ -95,7 +95,12 @@ def resume(claim: Claim) -> Claim:
 def declare(claim: Claim, node: str, *, epoch: int, digest: str) -> Claim:
     """A person says who is active.  `epoch` is above every epoch that anybody has seen."""
     return Claim(
-        node=node, epoch=epoch, serial=claim.serial + 1, how=How.SET, pause=claim.pause, digest=digest
+        node=node,
+        epoch=epoch,
+        serial=claim.serial + 1,
+        how=How.SET,
+        pause=claim.pause,
+        digest=digest,
     )
 
 

@@ -1,7 +1,7 @@
 """What the outside world told us.  Times are boot-time seconds of this machine unless they say otherwise."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import StrEnum
 
 from .claim import Claim
@@ -90,13 +90,23 @@ class Order:
     accept_loss: bool = False
 
 
+class Result(StrEnum):
+    """How an action went."""
+
+    DONE = "done"
+    FAILED = "failed"
+    LOST = "lost"  # T3: the reading before it said: not ours, or announced.  Nothing was done.
+    UNSURE = (
+        "unsure"  # T3: the claim could not be read before it.  Nothing was done; worth another try.
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How the action that we last asked for went."""
+    """How the action that we last asked for went, in a word and in a sentence."""
 
-    ok: bool
+    result: Result
     why: str = ""
-    lost_claim: bool = False  # T3: the reading before it said: not ours, or announced.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -111,9 +121,11 @@ class Seen:
     outcome: Outcome | None = None
     busy: bool = False  # An action is running.
     break_glass: bool = False  # A person started the PBX with everything of ours broken.
-    voided: str = ""  # V5, S2: why no earlier observation proves anything ("the agent started").
+    started: bool = False  # S2: this process has just started.
     booted: bool = False  # The machine has booted since the last decision.
-    notes: tuple[str, ...] = field(default=())
+    voided: str = (
+        ""  # V5: why no earlier sight proves anything ("the machine stood still for 40 s").
+    )
 
 
 NOTHING = Seen()

@@ -1,0 +1,292 @@
+"""Asks the other node's agent by a command: one line there, one JSON object back.
+
+Over SSH the far side is `understudy answer` as the forced command of a user of its own (sshd(8),
+AUTHORIZED_KEYS FILE FORMAT, command=), which finds the line in SSH_ORIGINAL_COMMAND.  Where both
+nodes are on one machine the line is the last arguments of `understudy --node OTHER answer`.
+
+    line                what comes back
+    ask EPOCH           {"ok": true, "ready": "yes" or "no", "epoch": 7, "why": "..."}      H2
+    fence NODE EPOCH    {"ok": true, "stopped": true}                                       T4
+    order JSON          {"ok": true, "said": "..."}
+    wake                {"ok": true}
+    status              {"ok": true, ...}
+    any, refused        {"ok": false, "why": "..."}
+"""
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from understudy.adapters.processes import LIMIT, Finished, run
+from understudy.core.observations import Order, PeerAnswer, Ready, Verb
+from understudy.errors import AdapterError, Denied, Refused, Unanswered, Unreachable
+
+LINE_LIMIT = 4096  # Characters of a request.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ask:
+    """H2: could you take over from us now, for this epoch?"""
+
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fence:
+    """T4: stop the PBX of `node`, unless you are another node, or know `epoch` as your own."""
+
+    node: str
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PlaceOrder:
+    order: Order
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wake:
+    """The claim has news."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Status:
+    pass
+
+
+Request = Ask | Fence | PlaceOrder | Wake | Status
+
+
+def parse_request(line: str) -> Request:
+    """The far side's reading of the line.  Whatever is not exactly a request raises Refused."""
+    if len(line) > LINE_LIMIT or not line.isprintable():
+        raise Refused("not a request: too long, or not one line of text")
+    match line.split(" ", 1):
+        case ["ask", epoch]:
+            return Ask(epoch=_epoch(epoch))
+        case ["fence", words] if words.count(" ") == 1:
+            node, epoch = words.split(" ")
+            return Fence(node=_node(node), epoch=_epoch(epoch))
+        case ["order", text]:
+            return PlaceOrder(order=_order(text))
+        case ["wake"]:
+            return Wake()
+        case ["status"]:
+            return Status()
+    raise Refused(
+        f"not a request: {line[:60]!r}",
+        hint="One of: ask EPOCH, fence NODE EPOCH, order JSON, wake, status.",
+    )
+
+
+def render_request(request: Request) -> str:
+    """The line for it: parse_request gives it back."""
+    match request:
+        case Ask(epoch=epoch):
+            return f"ask {epoch}"
+        case Fence(node=node, epoch=epoch):
+            return f"fence {node} {epoch}"
+        case PlaceOrder(order=order):
+            return f"order {json.dumps(asdict(order), separators=(',', ':'))}"
+        case Wake():
+            return "wake"
+        case Status():
+            return "status"
+
+
+def render_answer(answer: Mapping[str, Any] | PeerAnswer | Refused) -> str:
+    """What the far side writes to its standard output, and nothing else: one line of JSON."""
+    match answer:
+        case Refused():
+            fields = {"ok": False, "why": str(answer)}
+        case PeerAnswer(ready=ready, epoch=epoch, why=why):
+            fields = {"ok": True, "ready": ready.value, "epoch": epoch, "why": why}
+        case _:
+            fields = {"ok": True, **answer}
+    return json.dumps(fields)
+
+
+def over_ssh(target: str, *, connect_timeout: int = 5) -> tuple[str, ...]:
+    """The prefix for `user@host` (or ssh://user@host:port): no questions, no waiting, no
+    forwarding.
+
+    A host that dies while it answers is noticed after 15 s (ssh_config(5), ServerAliveInterval),
+    and Door's own deadline stands above all of it.
+    """
+    options = (
+        "BatchMode=yes",
+        f"ConnectTimeout={connect_timeout}",
+        "ConnectionAttempts=1",
+        "ServerAliveInterval=5",
+        "ServerAliveCountMax=2",
+        "StrictHostKeyChecking=yes",
+        "ClearAllForwardings=yes",
+        "ForwardAgent=no",
+        "LogLevel=ERROR",
+    )
+    return ("ssh", "-T", *(word for each in options for word in ("-o", each)), "--", target)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timeouts:
+    """Seconds for a whole request: way there, work there, way back."""
+
+    ask: float = 8.0
+    fence: float = 40.0  # Above the other node's stop_within: it answers when its PBX is gone.
+    order: float = 15.0
+    wake: float = 8.0
+    status: float = 15.0
+
+
+class Door:
+    """A ports.Peer.  `clock` gives boot-time seconds."""
+
+    def __init__(
+        self,
+        node: str,
+        argv_prefix: tuple[str, ...],
+        timeouts: Timeouts | None = None,
+        *,
+        clock: Callable[[], float],
+    ) -> None:
+        self.node = node
+        self._prefix = argv_prefix
+        self._timeouts = timeouts or Timeouts()
+        self._clock = clock
+
+    async def ask(self, epoch: int) -> PeerAnswer:
+        """Raises Unreachable, Denied."""
+        asked_at = self._clock()  # Before the question is sent: what it says may be that old.
+        answer = await self._question(Ask(epoch=epoch), self._timeouts.ask)
+        try:
+            return PeerAnswer(
+                asked_at=asked_at,
+                ready=Ready(answer["ready"]),
+                epoch=_whole(answer["epoch"]),
+                why=str(answer.get("why", "")),
+            )
+        except (KeyError, ValueError) as error:
+            raise Unreachable(
+                f"{self.node} did not say whether it is ready: {_short(str(answer))}",
+                hint="Do both nodes run the same version?",
+            ) from error
+
+    async def fence(self, node: str, epoch: int) -> None:
+        """Raises Denied when it refuses, Unreachable when it was not asked, else Unanswered."""
+        answer = await self._change(Fence(node=node, epoch=epoch), self._timeouts.fence)
+        if answer.get("stopped") is not True:
+            raise Denied(f"{self.node} did not confirm that its PBX is stopped: {answer}")
+
+    async def order(self, order: Order) -> str:
+        """Raises as fence."""
+        answer = await self._change(PlaceOrder(order=order), self._timeouts.order)
+        return str(answer.get("said", ""))
+
+    async def wake(self) -> None:
+        try:
+            await self._question(Wake(), self._timeouts.wake)
+        except AdapterError:
+            return  # It reads the claim by itself soon.
+
+    async def status(self) -> dict[str, Any]:
+        """Raises Unreachable, Denied."""
+        return await self._question(Status(), self._timeouts.status)
+
+    async def _question(self, request: Request, within: float) -> dict[str, Any]:
+        """For what changes nothing: whatever goes wrong, it could not be asked."""
+        try:
+            return await self._change(request, within)
+        except Unanswered as error:
+            raise Unreachable(str(error), hint=error.hint) from error
+
+    async def _change(self, request: Request, within: float) -> dict[str, Any]:
+        line = render_request(request)
+        try:
+            done = await run((*self._prefix, *line.split(" ", 1)), within=within)
+        except Unanswered as error:
+            raise Unanswered(f"{self.node} gave no answer within {within:g} s") from error
+        answer = self._read(done)
+        if answer["ok"] is not True:
+            raise Denied(
+                f"{self.node} refuses: {_short(str(answer.get('why', 'no reason given')))}"
+            )
+        if done.code != 0:
+            raise Unanswered(f"{self.node} answered, then failed: {_complaint(done)}")
+        return answer
+
+    def _read(self, done: Finished) -> dict[str, Any]:
+        if done.cut:
+            raise Unanswered(
+                f"{self.node} answered more than {LIMIT // 1024} KiB: that is no agent"
+            )
+        if not done.out.strip() and done.code != 0:
+            if _NOT_CONNECTED.search(done.err):
+                raise Unreachable(f"{self.node} cannot be reached: {_complaint(done)}")
+            raise Unanswered(f"{self.node} gave no answer: {_complaint(done)}")
+        try:
+            answer = json.loads(done.out)
+        except (ValueError, RecursionError):
+            answer = None
+        if isinstance(answer, dict) and isinstance(answer.get("ok"), bool):
+            return answer
+        raise Unanswered(
+            f"{self.node} answered no JSON object but {_short(done.out) or 'nothing'}",
+            hint="Is `understudy answer` the forced command there, and does its shell keep quiet?",
+        )
+
+
+# What ssh(1) says when it gave up before the other side had read our line.
+_NOT_CONNECTED = re.compile(
+    r"^ssh: |Permission denied \(|Host key verification failed|^kex_exchange_identification: ",
+    re.MULTILINE,
+)
+_ORDERED = (Verb.FAILOVER, Verb.SWITCHOVER, Verb.REJOIN)
+
+
+def _epoch(word: str) -> int:
+    if not re.fullmatch(r"0|[1-9][0-9]{0,17}", word):
+        raise Refused(f"not an epoch: {word[:40]!r}")
+    return int(word)
+
+
+def _node(word: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,62}", word):
+        raise Refused(f"not a node: {word[:40]!r}")
+    return word
+
+
+def _order(text: str) -> Order:
+    try:
+        fields = json.loads(text)
+    except (ValueError, RecursionError):
+        raise Refused("the order is not JSON") from None
+    # The type, not isinstance: True is an int to Python and no number to us.
+    types = {name: type(value) for name, value in asdict(_EXAMPLE).items()}
+    types["verb"] = str
+    if not isinstance(fields, dict) or {name: type(v) for name, v in fields.items()} != types:
+        raise Refused(f"an order has exactly these: {', '.join(types)}")
+    if fields["verb"] not in _ORDERED:
+        # A fence has a request of its own, because it names the node (T4).
+        raise Refused(f"an order is one of {', '.join(_ORDERED)}")
+    return Order(**{**fields, "verb": Verb(fields["verb"])})
+
+
+_EXAMPLE = Order(id=0, verb=Verb.FAILOVER)
+
+
+def _whole(value: object) -> int:
+    if type(value) is not int:
+        raise ValueError(value)
+    return value
+
+
+def _complaint(done: Finished) -> str:
+    return f"{_short(done.err) or 'nothing on its standard error'} (exit status {done.code})"
+
+
+def _short(text: str) -> str:
+    """Fit for a sentence: the last line, without what a terminal would obey."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return "".join(c for c in lines[-1] if c.isprintable())[:200] if lines else ""

@@ -1,0 +1,300 @@
+"""Probe kind `nrpe`: asks an NRPE daemon on a check point to run its check of a node.
+
+In process, because forking check_nrpe costs an order of magnitude more (benchmarks/nrpe_client.py).
+"""
+
+import asyncio
+import ipaddress
+import ssl
+import time
+from dataclasses import dataclass
+from enum import StrEnum
+
+from understudy.adapters.probes import nrpe_tls, plugin
+from understudy.adapters.probes.nrpe_packet import (
+    Decoder,
+    Packet,
+    PacketError,
+    Role,
+    Version,
+    encode,
+)
+from understudy.adapters.probes.nrpe_trouble import Asked, Closed, Stage, Tls, daemons_hint, explain
+from understudy.config.settings import Host, InputFile, Port, Seconds, SecretFile, setting
+from understudy.core.observations import Health, Report
+
+
+class PacketVersion(StrEnum):
+    AUTO = "auto"
+    V2 = "2"
+    V4 = "4"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """Raises ValueError for values that contradict each other."""
+
+    address: Host = setting(
+        "The check point.  An address works without DNS, a name does not.", example="192.0.2.21"
+    )
+    port: Port = setting("TCP port of its NRPE daemon.", default=5666)
+    tls: Tls = setting(
+        'How the connection is protected: "anonymous" as NRPE comes (encrypted, nobody proved), '
+        '"verified" by certificates, "off" for a daemon started with -n.',
+        default=Tls.ANONYMOUS,
+    )
+    ca_file: InputFile | None = setting(
+        'With tls = "verified": who signed the daemon\'s certificate (PEM).  '
+        "Without: the CAs of this system.",
+        default=None,
+        example="/etc/understudy/nrpe-ca.pem",
+    )
+    cert_file: InputFile | None = setting(
+        'With tls = "verified": our certificate (PEM), for a daemon that asks for one '
+        "(ssl_client_certs).",
+        default=None,
+        example="/etc/understudy/nrpe.pem",
+    )
+    key_file: SecretFile | None = setting(
+        "The key of cert_file (PEM, without a passphrase), if it is not in that file.",
+        default=None,
+        example="/etc/understudy/nrpe.key",
+    )
+    server_name: str = setting(
+        "The name in the daemon's certificate.  Without: the address.",
+        default="",
+        example="cp1.example.com",
+    )
+    command: str = setting(
+        "The command in nrpe.cfg there; {node} is replaced by the node's name.",
+        default="check_{node}",
+    )
+    timeout: Seconds = setting(
+        "How long one question may take, connecting and a second try included.",
+        default=Seconds(10.0),
+    )
+    connections: int = setting(
+        "How many questions may be under way at once, 1 to 4: nrpe queues 5 and drops more.",
+        default=2,
+    )
+    packet: PacketVersion = setting(
+        'NRPE packet version: "2" (every daemon), "4" (nrpe 4.x, answers beyond 1 KiB), '
+        'or "auto": 2, and 4 where 2 is refused.',
+        default=PacketVersion.AUTO,
+    )
+
+    def __post_init__(self) -> None:
+        if "{node}" not in self.command:
+            raise ValueError(
+                f"command is {self.command!r}: both nodes would get one and the same answer.  "
+                "Put {node} into it"
+            )
+        if not 1 <= self.connections <= 4:
+            raise ValueError(f"connections is {self.connections}.  Use 1 to 4")
+        if self.timeout <= 0:
+            raise ValueError(f"timeout is {self.timeout:g} s.  Use more than 0 s")
+        if self.tls is not Tls.VERIFIED and (
+            self.ca_file or self.cert_file or self.key_file or self.server_name
+        ):
+            raise ValueError(
+                f'ca_file, cert_file, key_file, server_name mean nothing with tls = "{self.tls}".  '
+                'Set tls = "verified", or leave them out'
+            )
+        if self.key_file and not self.cert_file:
+            raise ValueError("key_file is set without cert_file.  Set both, or neither")
+
+
+class NrpeProbe:
+    """Implements ports.Probe.  Belongs to the event loop that first asks."""
+
+    def __init__(self, name: str, settings: Settings) -> None:
+        self.name = name
+        self._settings = settings
+        self._slots = asyncio.Semaphore(settings.connections)
+        self._tls: nrpe_tls.Client | None = None
+        self._works: Version | None = None  # The packet version that this daemon has answered.
+
+    async def ask(self, node: str) -> Report:
+        """The plugin's OK and WARNING are UP, its CRITICAL is DOWN; all else, and every failure to
+        ask, is UNKNOWN."""
+        started = time.monotonic()
+        progress = _Progress()
+        try:
+            async with asyncio.timeout(self._settings.timeout), self._slots:
+                answer = await self._converse(
+                    self._settings.command.replace("{node}", node), progress
+                )
+            health, text = _judge(answer)
+        except (
+            OSError,
+            ValueError,
+            Closed,
+        ) as error:  # ValueError: PacketError, and names that cannot be names.
+            health, text = Health.UNKNOWN, explain(error, self._asked(progress.stage))
+        return Report(self.name, health, text, time.monotonic() - started)
+
+    async def _converse(self, command: str, progress: "_Progress") -> Packet:
+        """Ask with each packet version that may work.  A daemon that refuses one closes without a
+        word."""
+        refused = Closed(0)
+        for version in self._versions():
+            question = encode(Packet(version=version, role=Role.QUESTION, text=command.encode()))
+            try:
+                answer = await self._exchange(question, progress)
+            except Closed as error:
+                if error.received:
+                    raise
+                refused = error
+            else:
+                self._works = version
+                return answer
+        raise refused
+
+    def _versions(self) -> tuple[Version, ...]:
+        match self._settings.packet:
+            case PacketVersion.V2:
+                return (Version.V2,)
+            case PacketVersion.V4:
+                return (Version.V4,)
+            case PacketVersion.AUTO if self._works is Version.V4:
+                return (Version.V4, Version.V2)
+            case PacketVersion.AUTO:
+                return (Version.V2, Version.V4)
+
+    async def _exchange(self, question: bytes, progress: "_Progress") -> Packet:
+        """One connection, one question, one answer.  Raises Closed, PacketError, OSError."""
+        tls = self._secured()
+        transport, line = await self._connect(question, tls, progress)
+        try:
+            answer = await line.answer()
+            if tls:
+                tls.remember(transport)
+        finally:
+            transport.abort()  # A polite end would keep a process of the daemon waiting for ours.
+        return answer
+
+    def _secured(self) -> nrpe_tls.Client | None:
+        """Made with the first question, so that a file that cannot be used is a report, and mending
+        it is enough."""
+        chosen = self._settings
+        if self._tls is not None or chosen.tls is Tls.OFF:
+            return self._tls
+        if chosen.tls is Tls.ANONYMOUS:
+            self._tls = nrpe_tls.anonymous()
+            return self._tls
+        try:
+            self._tls = nrpe_tls.verified(chosen.ca_file, chosen.cert_file, chosen.key_file)
+        except OSError as error:
+            raise ValueError(f"ca_file, cert_file or key_file is of no use: {error}") from error
+        return self._tls
+
+    async def _connect(
+        self, question: bytes, tls: nrpe_tls.Client | None, progress: "_Progress"
+    ) -> "tuple[asyncio.Transport, _Line]":
+        chosen = self._settings
+        progress.stage = Stage.CONNECTING
+        resumes = tls is not None and tls.will_resume()
+        try:
+            return await asyncio.get_running_loop().create_connection(
+                lambda: _Line(question, tls, progress),
+                chosen.address,
+                chosen.port,
+                ssl=tls.context if tls else None,
+                server_hostname=(chosen.server_name or chosen.address) if tls else None,
+                ssl_handshake_timeout=chosen.timeout + 1 if tls else None,  # Ours comes first.
+                # RFC 8305, for names: a dead IPv6 route must not eat the whole deadline.
+                happy_eyeballs_delay=None if _is_address(chosen.address) else 0.25,
+            )
+        except (ssl.SSLError, ConnectionResetError) as error:
+            if tls is None or not resumes:
+                raise
+            if isinstance(error, ssl.SSLError):
+                tls.never_resume()
+            else:
+                tls.forget()
+            return await self._connect(question, tls, progress)
+
+    def _asked(self, stage: Stage) -> Asked:
+        chosen = self._settings
+        host = f"[{chosen.address}]" if ":" in chosen.address else chosen.address
+        return Asked(
+            where=f"{host}:{chosen.port}",
+            tls=chosen.tls,
+            timeout=chosen.timeout,
+            stage=stage,
+        )
+
+
+class _Progress:
+    """How far the question is, for the sentence if it does not end well."""
+
+    stage = Stage.QUEUED
+
+
+class _Line(asyncio.Protocol):
+    """A connection to the daemon, from its first moment.  asyncio makes it when TCP stands, and
+    tells when TLS does."""
+
+    def __init__(self, question: bytes, tls: nrpe_tls.Client | None, progress: _Progress) -> None:
+        self._question = question
+        self._tls = tls
+        self._progress = progress
+        self._decoder = Decoder(Role.ANSWER)
+        self._end: asyncio.Future[Packet | Exception] = asyncio.get_running_loop().create_future()
+        progress.stage = Stage.SECURING if tls else Stage.ASKED
+
+    async def answer(self) -> Packet:
+        end = await self._end
+        if isinstance(end, Exception):
+            raise end
+        return end
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        try:
+            if self._tls:
+                self._tls.check(transport)
+        except OSError as error:
+            self._finish(error)
+            return
+        self._progress.stage = Stage.ASKED
+        transport.write(
+            self._question
+        )  # In one piece: nrpe reads one TLS record and drops what is cut elsewhere.
+        if self._tls:
+            nrpe_tls.hurry(transport)
+
+    def data_received(self, data: bytes) -> None:
+        if self._end.done():
+            return
+        try:
+            packet = self._decoder.feed(data)
+        except PacketError as error:
+            self._finish(error)
+        else:
+            if packet:
+                self._finish(packet)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        closed = Closed(self._decoder.received)
+        closed.__cause__ = exc
+        self._finish(closed)
+
+    def _finish(self, end: Packet | Exception) -> None:
+        if not self._end.done():
+            self._end.set_result(end)
+
+
+def _judge(answer: Packet) -> tuple[Health, str]:
+    text = plugin.sentence(answer.text)
+    if not text:
+        return Health.UNKNOWN, f"the check ended with {answer.code} and said nothing"
+    return plugin.health(answer.code), text + daemons_hint(text)
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True

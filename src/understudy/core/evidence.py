@@ -1,0 +1,177 @@
+"""From observations to evidence: what each new sight proves, and for how long it counts.
+
+This is the only place that makes new Evidence.  Ages count from the *sending* of a question (V1), so whatever
+happened while the answer was on its way is already counted against it.
+"""
+
+from dataclasses import replace
+
+from .claim import Claim, How
+from .model import NEVER, Evidence, Lineage, Phase, State
+from .observations import ClaimReading, Pbx, Round, Seen
+from .policy import Policy
+from .votes import Verdict, verdict
+
+HOUR = 3600.0
+
+
+def absorb(state: State, seen: Seen, now: float, policy: Policy) -> State:
+    """The state with everything that is new in `seen` taken into account.  Decides nothing."""
+    if seen.booted:
+        state = _booted(state, now)
+    if seen.voided:
+        state = _voided(state, seen.voided, now)
+    if seen.started:
+        state = _started(state, now)
+    if seen.claim is not None:
+        state = _read(state, seen.claim, now, policy)
+    if seen.round is not None:
+        state = replace(state, evidence=_counted(state.evidence, seen.round, policy))
+    if seen.pbx is not None and seen.pbx is not state.evidence.pbx:
+        state = replace(state, evidence=_looked(state.evidence, seen.pbx, now))
+    if seen.peer is not None:
+        state = replace(state, evidence=replace(state.evidence, peer=seen.peer))
+    return state
+
+
+def _booted(state: State, now: float) -> State:
+    """The machine has booted: no instant of before means anything, and nothing of ours runs."""
+    halted = state.phase is Phase.HALTED
+    return State(
+        phase=Phase.HALTED if halted else Phase.SILENT,
+        since=now,
+        epoch=state.epoch,
+        phase_epoch=state.phase_epoch if halted else state.epoch,
+        lineage=state.lineage,
+        evidence=Evidence(void_since=now, void_why="the machine booted"),
+    )
+
+
+def _voided(state: State, why: str, now: float) -> State:
+    """V5: this machine stood still or its clocks jumped: no proof counts, patience starts anew."""
+    old = state.evidence
+    void = Evidence(
+        void_since=now,
+        void_why=why,
+        pbx=old.pbx,
+        strikes=tuple(at for at in old.strikes if at <= now),
+    )
+    return replace(state, evidence=void)
+
+
+def _started(state: State, now: float) -> State:
+    """S2: a process that has just started has no proof.
+
+    What it wrote down about the other node stays: a timely round goes on with patience (cron is many processes), and
+    a late one starts it anew.
+    """
+    evidence = replace(
+        state.evidence,
+        void_since=now,
+        void_why="the agent started",
+        claim_at=NEVER,
+        claim_trouble="not read yet",
+        proved_at=NEVER,
+        up_rounds=0,
+        up_at=NEVER,
+        peer=None,
+    )
+    return replace(state, evidence=evidence)
+
+
+def _read(state: State, reading: ClaimReading, now: float, policy: Policy) -> State:
+    old, claim = state.evidence, reading.claim
+    if reading.asked_at < old.void_since:
+        return state  # Asked before the machine stood still: proves nothing (V5).
+    trouble = reading.trouble if claim is None else _distrust(state, claim)
+    if claim is None or trouble:
+        if trouble == old.claim_trouble:
+            return state
+        return replace(state, evidence=replace(old, claim_trouble=trouble))
+    ours = claim.node == policy.me and not claim.is_announced
+    evidence = replace(
+        old,
+        claim=claim,
+        claim_at=max(old.claim_at, reading.asked_at),
+        claim_trouble="",
+        proved_at=max(old.proved_at, reading.asked_at) if ours else old.proved_at,
+        announced_at=_standing_since(old, claim, now),
+    )
+    return replace(
+        state,
+        evidence=evidence,
+        epoch=claim.epoch,
+        lineage=_lineage(state.lineage, claim, policy),
+    )
+
+
+def _distrust(state: State, claim: Claim) -> str:
+    """C5: the highest epoch ever seen is remembered; what is older than that proves nothing."""
+    if claim.epoch < state.epoch:
+        return (
+            f"the claim says epoch {claim.epoch}, but this node has seen {state.epoch}:"
+            " was the zone restored from an old backup?"
+        )
+    known = state.evidence.claim
+    if known is not None and claim.epoch == known.epoch and claim.node != known.node:
+        return f"the claim names {claim.node} in epoch {claim.epoch}, which was {known.node}'s"
+    return ""
+
+
+def _standing_since(old: Evidence, claim: Claim, now: float) -> float:
+    if not claim.is_announced:
+        return NEVER
+    known = old.claim
+    same = known is not None and (known.announced, known.epoch) == (claim.announced, claim.epoch)
+    return old.announced_at if same and old.announced_at != NEVER else now
+
+
+def _lineage(lineage: Lineage | None, claim: Claim, policy: Policy) -> Lineage:
+    """Whose data is here now.  Unchanged (so: older than the claim) when the other node took it from us."""
+    if lineage is None or claim.node == policy.me or lineage.node != policy.me:
+        return Lineage(claim.node, claim.epoch)
+    given = claim.how in (How.HANDED, How.RETURNED) and claim.epoch == lineage.epoch + 1
+    return Lineage(claim.node, claim.epoch) if given else lineage
+
+
+def _counted(old: Evidence, asked: Round, policy: Policy) -> Evidence:
+    if asked.asked_at < old.void_since or asked.asked_at <= old.round_at:
+        return old  # V5; and an answer that was overtaken by a newer one.
+    timely = asked.asked_at - old.round_at <= policy.late
+    mine = verdict(asked.reports.get(policy.me, ()), policy)
+    theirs = verdict(asked.reports.get(policy.peer, ()), policy)
+    up_rounds = (old.up_rounds + 1 if timely else 1) if mine is Verdict.UP else 0
+    return replace(
+        old,
+        round_at=asked.asked_at,
+        mine=mine,
+        theirs=theirs,
+        up_rounds=min(up_rounds, 2),
+        up_at=asked.asked_at if up_rounds >= 2 else old.up_at,
+        down_since=_down_since(old, theirs, asked.asked_at, timely=timely),
+    )
+
+
+def _down_since(old: Evidence, theirs: Verdict, asked_at: float, *, timely: bool) -> float:
+    if theirs is not Verdict.DOWN:
+        return NEVER
+    unbroken = timely and old.theirs is Verdict.DOWN and old.down_since != NEVER
+    return old.down_since if unbroken else asked_at
+
+
+def _looked(old: Evidence, pbx: Pbx, now: float) -> Evidence:
+    bad = pbx in (Pbx.DEAD, Pbx.DEAF)
+    if not bad and pbx in (Pbx.STARTING, Pbx.UNKNOWN) and old.pbx_bad_since != NEVER:
+        since = old.pbx_bad_since  # A service manager's own restart is not yet an answer.
+    elif bad:
+        since = old.pbx_bad_since if old.pbx_bad_since != NEVER else now
+    else:
+        since = NEVER
+    return replace(old, pbx=pbx, pbx_bad_since=since)
+
+
+def struck(evidence: Evidence, now: float) -> Evidence:
+    """Remember that we struck an announcement out (S4: three in an hour are told)."""
+    return replace(
+        evidence, strikes=(*(at for at in evidence.strikes if now - at < HOUR), now)[-9:]
+    )

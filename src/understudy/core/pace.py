@@ -1,0 +1,74 @@
+"""When to look again.  The loops around the core ask here, so that cron, daemon and simulator keep the same time.
+
+All answers are seconds from `now`.  A caller adds jitter to rounds (V4); deadlines are met to the moment.
+"""
+
+from .model import NEVER, SERVING, Phase, State
+from .policy import Policy
+
+WAITING = frozenset({Phase.SILENT, Phase.DOUBTED})
+
+
+def next_round(state: State, now: float, policy: Policy, jitter: float = 1.0) -> float:
+    """V4: until the next round of questions to the check points.  `jitter` is a factor, 0.9 to 1.1."""
+    evidence = state.evidence
+    interval = policy.quick if is_attentive(state, now, policy) else policy.interval
+    due = evidence.round_at + interval * jitter
+    if state.phase is Phase.SUSPECTING:  # Be there when something is due, and not a round later.
+        for instant in _turning_points(state, policy):
+            if evidence.round_at < instant < due:
+                due = instant
+    return max(due - now, 0.0)
+
+
+def is_attentive(state: State, now: float, policy: Policy) -> bool:
+    """Is something about to happen that a full interval would be too long for?"""
+    evidence = state.evidence
+    if state.phase in WAITING or (evidence.claim is not None and evidence.claim.is_announced):
+        return True
+    if state.phase is Phase.ACTIVE:  # Proof 2 is due, or has just been missed.
+        return now - evidence.up_at > 1.2 * policy.interval + policy.question
+    suspects = state.phase is Phase.SUSPECTING and evidence.down_since != NEVER
+    return suspects and now - evidence.down_since >= policy.patience - policy.announce
+
+
+def _turning_points(state: State, policy: Policy) -> tuple[float, ...]:
+    """The instants at which an announcement, and a take, become possible (T1)."""
+    evidence = state.evidence
+    return (
+        evidence.down_since + policy.patience - policy.announce,
+        max(evidence.down_since + policy.patience, evidence.announced_at + policy.announce),
+    )
+
+
+def next_reading(state: State, now: float, policy: Policy) -> float:
+    """Until the claim is read again: three readings within `claim_stale`, so that one may fail."""
+    return max(state.evidence.claim_at + policy.claim_stale / 3 - now, 0.0)
+
+
+def next_look(state: State, policy: Policy) -> float:
+    """Between two looks at our own PBX."""
+    return max(1.0, policy.restart_grace / 4 if state.phase in SERVING else policy.quick)
+
+
+def next_turn(state: State, now: float, policy: Policy) -> float:
+    """Until the next instant at which time alone may change the decision."""
+    evidence = state.evidence
+    instants = [
+        evidence.proved_at + policy.claim_stale,
+        evidence.up_at + policy.checkpoints_stale,
+        evidence.void_since + policy.first_proof,
+        evidence.announced_at + policy.patience + 2 * policy.interval,
+        evidence.start_failed_at + 3 * policy.restart_grace,
+    ]
+    if evidence.pbx_bad_since != NEVER:
+        instants += [
+            evidence.pbx_bad_since + policy.restart_grace / 2,
+            evidence.pbx_bad_since + policy.restart_grace,
+            evidence.restarted_at + 3 * policy.restart_grace,
+        ]
+    ahead = [instant - now for instant in instants if instant > now - TICK]
+    return max(min(ahead, default=policy.interval), 0.0) + TICK
+
+
+TICK = 0.001  # Just after an instant, so that "older than" holds.

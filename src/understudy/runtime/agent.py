@@ -1,0 +1,265 @@
+"""The agent: keeps looking, has every sight decided upon, and has one action done at a time.
+
+It owns no loop.  A driver calls `wake` when the time that it returned has passed (asyncio in the daemon, virtual time in
+the simulator) and runs what the agent starts; everything that comes back goes through `tick`.  Readings of the claim,
+rounds of questions, looks at our own PBX and the action under way run beside each other, so a long step never keeps
+the node from seeing that it has lost the claim (PROTOCOL S3).
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Protocol
+
+from understudy.core import pace
+from understudy.core.actions import Action, Prove, Restart, Start, Stop
+from understudy.core.decide import Decision
+from understudy.core.model import SERVING, NEVER, State
+from understudy.core.observations import (
+    NOTHING,
+    ClaimReading,
+    Order,
+    Pbx,
+    Report,
+    Result,
+    Round,
+    Seen,
+)
+from understudy.core.policy import Policy
+from understudy.ports import Clock, Loop, Moment, Probe, Task
+
+from . import tick as turns
+from .perform import Performed, World, perform
+
+JUMP = 2.0  # Seconds by which two clocks of one machine may drift apart between two wakes (V5).
+SLEEP = 1.0  # Seconds that the machine may have slept: CLOCK_BOOTTIME against CLOCK_MONOTONIC.
+
+
+class AgentJournal(turns.Journal, Protocol):
+    """The journal, with what a person may have put there."""
+
+    adopted: Policy | None  # The values that hold here (C6).
+
+    def next_order(self) -> Order | None: ...
+
+
+@dataclass(slots=True)
+class Agent:
+    world: World
+    probes: Sequence[Probe]
+    journal: AgentJournal
+    configured: Policy
+    clock: Clock
+    loop: Loop
+    jitter: Callable[[], float] = lambda: 1.0  # V4: a factor for the next interval, 0.9 to 1.1.
+    broken_glass: Callable[[], bool] = lambda: False
+    on_turn: Callable[[Decision], None] = lambda _: None
+    policy: Policy = field(init=False)
+    _running: Task | None = None
+    _reading: Task | None = None
+    _asking: Task | None = None
+    _looking: Task | None = None
+    _looked_at: float = NEVER
+    _rest_until: float = NEVER
+    _factor: float = 1.0
+    _generation: int = 0  # Of our own PBX: a look from before an action says nothing after it.
+    _last: Moment | None = None
+
+    def __post_init__(self) -> None:
+        self.policy = self.configured
+
+    @property
+    def state(self) -> State:
+        return self.journal.state
+
+    @property
+    def is_busy(self) -> bool:
+        return self._running is not None
+
+    def begin(self, *, booted: bool) -> None:
+        """This process has just started, on a machine that has booted since the last one (or not)."""
+        self.policy = self._policy_to_begin_with()
+        self._see(Seen(started=True, booted=booted))
+
+    def wake(self) -> float:
+        """Start what is due; return in how many seconds to be called again, at the latest."""
+        at = self.clock.now()
+        jump = self._jump(at)
+        self._last = at
+        if jump:
+            self._see(Seen(voided=jump))
+        self._start_what_is_due(at.boot)
+        self._see(NOTHING)
+        return self._until_next(self.clock.now().boot)
+
+    def hurry(self) -> None:
+        """Read the claim now: the other node, or a person, has changed it."""
+        if self._reading is None:
+            self._read_claim()
+
+    # What to look at
+
+    def _start_what_is_due(self, now: float) -> None:
+        state, policy = self.state, self.policy
+        if self._reading is None and pace.next_reading(state, now, policy) <= self._spared(now):
+            self._read_claim()
+        if self._asking is None and self._until_round(now) <= 0:
+            self._asking = self.loop.start(self._ask(), self._asked)
+            self._factor = self.jitter()
+        if self._looking is None and now - self._looked_at >= pace.next_look(state, policy):
+            self._looked_at = now
+            self._looking = self.loop.start(self._look(self._generation), self._looked)
+
+    def _spared(self, now: float) -> float:
+        """A reading that failed a moment ago is not asked for again at once."""
+        return 0.0 if now >= self._read_again_at else -1.0
+
+    _read_again_at: float = NEVER
+
+    def _read_claim(self) -> None:
+        self._read_again_at = self.clock.now().boot + self.policy.claim_stale / 3
+        self._reading = self.loop.start(
+            self.world.keeper.read(self.state.evidence.claim), self._claim_read
+        )
+
+    def _claim_read(self, reading: ClaimReading) -> None:
+        self._reading = None
+        self._see(Seen(claim=reading))
+
+    async def _ask(self) -> Round:
+        """V1: all check points about both nodes, once, at about the same instant."""
+        asked_at = self.clock.now().boot
+        nodes = (self.policy.me, self.policy.peer)
+        reports = await self.loop.gather(
+            *(probe.ask(node) for node in nodes for probe in self.probes)
+        )
+        count = len(self.probes)
+        by_node: Mapping[str, tuple[Report, ...]] = {
+            nodes[0]: tuple(reports[:count]),
+            nodes[1]: tuple(reports[count:]),
+        }
+        return Round(asked_at=asked_at, reports=by_node)
+
+    def _asked(self, asked: Round) -> None:
+        self._asking = None
+        self._see(Seen(round=asked))
+
+    async def _look(self, generation: int) -> tuple[int, Pbx]:
+        return generation, await self.world.service.look()
+
+    def _looked(self, found: tuple[int, Pbx]) -> None:
+        self._looking = None
+        generation, pbx = found
+        if generation == self._generation and self._running is None:
+            self._see(Seen(pbx=pbx))
+
+    # What to do about it
+
+    def _see(self, seen: Seen) -> None:
+        at = self.clock.now()
+        before = self.state
+        resting = at.boot < self._rest_until
+        seen = replace(
+            seen,
+            order=self.journal.next_order(),
+            busy=self._running is not None or resting,
+            break_glass=self.broken_glass(),
+        )
+        decision = turns.tick(self.journal, seen, at, self.policy)
+        after = self.state
+        if (after.phase, after.runbook) != (before.phase, before.runbook):
+            self._cancel()
+        if decision.action is not None:
+            self._do(decision)
+        self._adopt()
+        self.on_turn(decision)
+
+    def _do(self, decision: Decision) -> None:
+        assert decision.action is not None
+        self._cancel()
+        action = decision.action
+        if isinstance(action, Start | Stop | Restart):
+            self._generation += 1
+        work = perform(
+            self.world, action, guarded=decision.guarded, known=self.state.evidence.claim
+        )
+        self._running = self.loop.start(work, lambda performed: self._done(action, performed))
+
+    def _done(self, action: Action, performed: Performed) -> None:
+        self._running = None
+        done = performed.outcome.result is Result.DONE
+        if not done:
+            self._rest_until = self.clock.now().boot + self._rest
+        self._see(
+            Seen(
+                outcome=performed.outcome,
+                claim=performed.claim,
+                peer=performed.peer,
+                pbx=_proved(action) if done else None,
+            )
+        )
+
+    def _cancel(self) -> None:
+        if self._running is not None:
+            self._running.cancel()
+            self._running = None
+
+    @property
+    def _rest(self) -> float:
+        return min(2.0, self.policy.claim_stale / 3)
+
+    # Time
+
+    def _until_round(self, now: float) -> float:
+        return pace.next_round(self.state, now, self.policy, self._factor)
+
+    def _until_next(self, now: float) -> float:
+        state, policy = self.state, self.policy
+        waits = [pace.next_turn(state, now, policy), self._looked_at + pace.next_look(state, policy) - now]
+        if self._reading is None:
+            waits.append(max(pace.next_reading(state, now, policy), self._read_again_at - now))
+        if self._asking is None:
+            waits.append(self._until_round(now))
+        if self._rest_until > now:
+            waits.append(self._rest_until - now)
+        return max(min(waits), pace.TICK)
+
+    def _jump(self, at: Moment) -> str:
+        """V5: did this machine stand still, or do its clocks disagree about how long it was?"""
+        if self._last is None:
+            return ""
+        boot, wall = at.boot - self._last.boot, at.wall - self._last.wall
+        slept = boot - (at.monotonic - self._last.monotonic)
+        if slept > SLEEP:
+            return f"this machine slept for {slept:.0f} s"
+        if abs(wall - boot) > JUMP:
+            return f"the clock of this machine jumped by {wall - boot:+.0f} s"
+        return ""
+
+    # C6
+
+    def _policy_to_begin_with(self) -> Policy:
+        """A node that serves goes on with the old values until the claim says the new ones."""
+        old = self.journal.adopted
+        if old is None or old.digest == self.configured.digest or self.state.phase not in SERVING:
+            return self.configured
+        return replace(old, digest=self.configured.digest)
+
+    def _adopt(self) -> None:
+        claim = self.state.evidence.claim
+        if self.journal.adopted == self.configured or claim is None:
+            return
+        if claim.digest == self.configured.digest or self.state.phase not in SERVING:
+            self.policy = self.configured
+            self.journal.adopted = self.configured
+
+
+def _proved(action: Action) -> Pbx | None:
+    """What the success of an action says about our own PBX."""
+    match action:
+        case Stop():
+            return Pbx.STOPPED
+        case Prove():
+            return Pbx.ANSWERING
+        case Start() | Restart():
+            return Pbx.STARTING
+    return None
