@@ -8,6 +8,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -54,7 +55,7 @@ class Bind:
                 stderr=log,
             )
         deadline = time.monotonic() + 20
-        while not self._serves():
+        while not serves(self.address, self.port):
             if self.process.poll() is not None or time.monotonic() > deadline:
                 pytest.fail(f"named did not start:\n{(self.directory / 'log').read_text()}")
             time.sleep(0.02)
@@ -75,14 +76,6 @@ class Bind:
         assert self.process is not None
         self.process.send_signal(signal.SIGCONT)
 
-    def _serves(self) -> bool:
-        query = dns.message.make_query(ZONE, dns.rdatatype.SOA)
-        try:
-            answer = dns.query.udp(query, self.address, timeout=0.5, port=self.port)
-        except (OSError, dns.exception.DNSException):
-            return False
-        return bool(answer.answer and answer.flags & dns.flags.AA)
-
 
 @dataclass(frozen=True)
 class Pair:
@@ -97,16 +90,7 @@ class Pair:
 
     def nsupdate(self, *lines: str) -> None:
         """Change the zone from outside, as an administrator would."""
-        text = "\n".join(
-            [f"server {self.primary.address} {self.primary.port}", f"zone {ZONE}", *lines]
-        )
-        subprocess.run(
-            ["nsupdate", "-k", str(self.key())],
-            input=f"{text}\nsend\n".encode(),
-            check=True,
-            timeout=10,
-            capture_output=True,
-        )
+        update_zone(self.primary.port, self.key(), *lines)
 
     def dig(self, server: Bind, *words: str) -> list[str]:
         command = ["dig", "+short", "+norecurse", "+time=2", "+tries=1", f"@{server.address}"]
@@ -152,6 +136,52 @@ def bind_pair(directory: Path, *, forwarding: bool = False) -> Iterator[Pair]:
     finally:
         secondary.stop()
         primary.stop()
+
+
+@contextmanager
+def demo_server(
+    key: Path, *records: str, address: str = "127.0.0.1", port: int = 0
+) -> Iterator[int]:
+    """The shipped name server in a process of its own; its port."""
+    port = port or free_port(address)
+    command = [sys.executable, "-m", "understudy.demo.nameserver", "--zone", ZONE]
+    command += ["--listen", f"{address}:{port}", "--key-file", str(key)]
+    for each in records:
+        command += ["--record", each]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    with subprocess.Popen(command, env=environment, stderr=subprocess.PIPE) as process:
+        try:
+            deadline = time.monotonic() + 20
+            while not serves(address, port):
+                if process.poll() is not None or time.monotonic() > deadline:
+                    pytest.fail("the demo name server did not start")
+                time.sleep(0.02)
+            yield port
+        finally:
+            process.terminate()
+            process.wait(20)
+
+
+def update_zone(port: int, key: Path, *lines: str) -> None:
+    """`nsupdate` at 127.0.0.1."""
+    text = "\n".join([f"server 127.0.0.1 {port}", f"zone {ZONE}", *lines, "send", ""])
+    subprocess.run(
+        ["nsupdate", "-k", str(key)],
+        input=text.encode(),
+        check=True,
+        timeout=10,
+        capture_output=True,
+    )
+
+
+def serves(address: str, port: int) -> bool:
+    """Does a server answer for the zone there, with authority?"""
+    query = dns.message.make_query(ZONE, dns.rdatatype.SOA)
+    try:
+        answer = dns.query.udp(query, address, timeout=0.5, port=port)
+    except (OSError, dns.exception.DNSException):
+        return False
+    return bool(answer.answer and answer.flags & dns.flags.AA)
 
 
 def make_key(path: Path, name: str, algorithm: str = "hmac-sha256") -> Path:

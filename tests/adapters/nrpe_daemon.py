@@ -26,7 +26,7 @@ COMMANDS = {
     "check_odd": "echo 'SIP UNKNOWN - no such host'; exit 3",
     "check_code9": "echo 'Traceback'; exit 9",
     "check_mute": "exit 0",
-    "check_late": "sleep 30; echo OK",
+    "check_late": "sleep 5; echo OK",
     "check_pause": "sleep 0.3; echo OK",
     "check_lines": "echo first; echo second",
     "check_long": f"head -c {LONG} /dev/zero | tr '\\\\0' x",
@@ -34,7 +34,7 @@ COMMANDS = {
 
 
 def need(program: str) -> str:
-    """The program's path.  Without it the test is skipped, but fails where nothing may be missing (CI)."""
+    """The program's path.  Without it the test is skipped; in CI it fails."""
     found = shutil.which(program)
     if found:
         return found
@@ -58,7 +58,7 @@ def daemon(
     allowed: str = "127.0.0.0/8",
     timeout: int = 60,
 ) -> Iterator[Daemon]:
-    """A running nrpe, ended with the block.  It refuses to be root and cannot read pytest's own directories."""
+    """A running nrpe.  It refuses to be root, and so cannot read pytest's own directories."""
     need(NRPE)
     with _home() as home:
         port = port or free_port()
@@ -75,7 +75,7 @@ def daemon(
             f"log_file={log}",
             f"command_timeout={timeout}",
             *config,
-            *(f"command[{name}]=/bin/sh -c \"{line}\"" for name, line in COMMANDS.items()),
+            *(f'command[{name}]=/bin/sh -c "{line}"' for name, line in COMMANDS.items()),
         ]
         path.write_text("\n".join(lines) + "\n")
         own(home)
@@ -172,7 +172,7 @@ class Papers:
 
 @contextmanager
 def papers() -> Iterator[Papers]:
-    """server (127.0.0.1, cp1.example.com), expired, elsewhere (another name), client; stranger: of another CA."""
+    """server (for 127.0.0.1, cp1.example.com), expired, elsewhere, client; stranger: another CA."""
     need("openssl")
     with _home() as home:
         _authority(home, "ca")
@@ -205,6 +205,4 @@ def _sign(home: Path, name: str, authority: str, extension: str, *, days: int = 
 
 
 def _openssl(home: Path, *arguments: str) -> None:
-    subprocess.run(
-        ["openssl", *arguments], cwd=home, check=True, capture_output=True, timeout=20
-    )
+    subprocess.run(["openssl", *arguments], cwd=home, check=True, capture_output=True, timeout=20)

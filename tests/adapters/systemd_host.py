@@ -26,15 +26,21 @@ SYSTEMD = Path("/lib/systemd/systemd")
 BOOT_WITHIN = 20.0  # Seconds.
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
+# Where Python and this program are: an overlay does not show what is mounted below its lower layer.
+_FOLDERS = (sys.base_prefix, sys.prefix, str(Path(__file__).parents[2]))
+
 # A tmpfs holds the upper layer: an overlay over / cannot keep it in / itself.
 BOOT = """
 set -eu
 echo $$ >"$1/cgroup.procs"
+shift
 exec unshare -C -m -p -f -u -i -n --kill-child --propagation private sh -euc '
-mount -t tmpfs tmpfs "$1"
-cd "$1"
+host=$1 path=$2
+shift 2
+mount -t tmpfs tmpfs "$host"
+cd "$host"
 mkdir up work root
-mount -t overlay overlay -o lowerdir=/,upperdir="$1/up",workdir="$1/work" root
+mount -t overlay overlay -o lowerdir=/,upperdir="$host/up",workdir="$host/work" root
 cd root
 mount -t proc proc proc
 mount -t sysfs -o ro sysfs sys
@@ -49,6 +55,12 @@ for node in null zero full random urandom tty; do
     : >dev/$node
     mount --bind /dev/$node dev/$node
 done
+for folder; do
+    if [ "$(stat -c %d "$folder")" != "$(stat -c %d /)" ]; then
+        mkdir -p "./$folder"
+        mount --rbind "$folder" "./$folder"
+    fi
+done
 : >etc/machine-id
 rm -rf etc/systemd/system/*
 hostname understudy-test
@@ -56,9 +68,9 @@ ip link set lo up
 mkdir -p old
 pivot_root . old
 umount -l /old
-exec env -i container=understudy PATH="$2" /lib/systemd/systemd --unit=basic.target \
+exec env -i container=understudy PATH="$path" /lib/systemd/systemd --unit=basic.target \
     --show-status=no --log-target=console --log-level=notice
-' sh "$2" "$3"
+' sh "$@"
 """
 
 
@@ -106,7 +118,7 @@ def in_network(pid: int, work: Callable[[], Coroutine[Any, Any, Result]]) -> Res
         try:
             _enter_network(pid)
             results.append(asyncio.run(work()))
-        except BaseException as error:  # noqa: BLE001  # handed to the test's own thread
+        except BaseException as error:  # It is the test's own thread that fails.
             errors.append(error)
 
     runner = threading.Thread(target=thread, daemon=True)
@@ -128,7 +140,7 @@ def booted(tmp_path: Path) -> Iterator[SystemdHost]:
     log = tmp_path / "console.log"
     with log.open("wb") as console:
         process = subprocess.Popen(
-            ["sh", "-c", BOOT, "sh", str(group), str(mount), PATH],
+            ["sh", "-c", BOOT, "sh", str(group), str(mount), PATH, *_FOLDERS],
             stdin=subprocess.DEVNULL,
             stdout=console,
             stderr=console,

@@ -52,7 +52,7 @@ def test_cancellation_kills_the_whole_group(tmp_path: Path) -> None:
     async def cancelled() -> None:
         script = f"sleep 60 & echo $! >{tmp_path}/new; mv {tmp_path}/new {tmp_path}/pid; wait"
         task = asyncio.create_task(run(("sh", "-c", script), within=60))
-        while not (tmp_path / "pid").exists():
+        while not (tmp_path / "pid").exists():  # noqa: ASYNC110
             await asyncio.sleep(0.01)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)

@@ -12,8 +12,8 @@ from understudy.config.settings import (
     HostPort,
     InputFile,
     Port,
-    SecretFile,
     Seconds,
+    SecretFile,
     setting,
 )
 

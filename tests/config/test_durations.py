@@ -27,7 +27,23 @@ def test_a_duration_is_read(text: str, seconds: float) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "5", "s", "5 m", "-5s", "+5s", "5x", "1.5s", "5M", "5s5m", "5s5s", "5min", "٥s", "5m\n", "1e3s"],
+    [
+        "",
+        "5",
+        "s",
+        "5 m",
+        "-5s",
+        "+5s",
+        "5x",
+        "1.5s",
+        "5M",
+        "5s5m",
+        "5s5s",
+        "5min",
+        "٥s",
+        "5m\n",
+        "1e3s",
+    ],
 )
 def test_what_is_no_duration_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match="not a duration"):

@@ -55,7 +55,7 @@ def test_every_key_is_found_on_its_line() -> None:
         (("c",), "[c.d]"),
     ):
         assert found[path] == TEXT[: TEXT.index(text)].count("\n") + 1, path
-    assert found[("name", 1)] == 23
+    assert found[("name", 1)] == 24
 
 
 def test_what_is_missing_is_looked_for_in_the_table_around_it() -> None:

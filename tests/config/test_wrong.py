@@ -1,11 +1,12 @@
 """Every kind of mistake: found on its line, with a word about what would be right."""
 
+import random
 from pathlib import Path
 
 import pytest
-from config.catalogues import CATALOGUES, VALID
 
-from understudy.config.load import load
+from config.catalogues import CATALOGUES, VALID
+from understudy.config.load import load, parse
 from understudy.config.schema import Config
 from understudy.errors import ConfigError
 
@@ -114,7 +115,7 @@ CASES: tuple[tuple[str, str, str, str], ...] = (
         "port missing",
         'zone = "example.com"',
         'zone = "example.com"\nservers = ["203.0.113.53"] # HERE',
-        "item 1 is \"203.0.113.53\": the port is missing",
+        'item 1 is "203.0.113.53": the port is missing',
     ),
     (
         "IPv6 without brackets",
@@ -258,7 +259,7 @@ CASES: tuple[tuple[str, str, str, str], ...] = (
         '[nodes.pbx01]\nhost = "pbx01.example.com"\naddress = "192.0.2.11"\n'
         'ssh = "understudy@192.0.2.11"\nisolation = "stop"',
         '[nodes.pbx01] # HERE\nhost = "pbx01.example.com"\naddress = "192.0.2.11"',
-        "nodes.pbx01.isolation is missing.  Write e.g. isolation =",
+        'nodes.pbx01.isolation is missing.  Write isolation = "stop" or "keep".',
     ),
     (
         "missing key of an adapter",
@@ -278,6 +279,18 @@ CASES: tuple[tuple[str, str, str, str], ...] = (
         CP3,
         '[checkpoints]\ncp3 = "198.51.100.23" # HERE',
         "checkpoints.cp3 is not a table.  Write [checkpoints.cp3]",
+    ),
+    (
+        "list of tables for named tables",
+        VALID[VALID.index("[checkpoints.cp1]") : VALID.index("[claim]")],
+        '[[checkpoints]] # HERE\nkind = "nrpe"\n',
+        "checkpoints is not what we read.  Write [checkpoints.NAME] tables.",
+    ),
+    (
+        "line break in a key",
+        'name = "acme"',
+        'name = "acme"\n"a\\nb" = 1 # HERE',
+        'pair."a\\nb" is no setting.',
     ),
     (
         "missing kind",
@@ -456,7 +469,12 @@ CASES: tuple[tuple[str, str, str, str], ...] = (
     ),
     # Not TOML.
     ("no quotes", 'host = "pbx01.example.com"', "host = pbx01 # HERE", "Write text and durations"),
-    ("open quote", 'host = "pbx01.example.com"', 'host = "pbx01 # HERE', "without its closing quote"),
+    (
+        "open quote",
+        'host = "pbx01.example.com"',
+        'host = "pbx01 # HERE',
+        "without its closing quote",
+    ),
     ("no value", 'host = "pbx01.example.com"', "host # HERE", 'Write key = "value", or [table].'),
     (
         "table twice",
@@ -472,22 +490,6 @@ CASES: tuple[tuple[str, str, str, str], ...] = (
     ),
     ("open table", "[nodes.pbx02]", "[nodes.pbx02 # HERE", "this is not TOML"),
 )
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    for name, mode in (("tsig.key", 0o640), ("open.key", 0o644), ("group.key", 0o660)):
-        (tmp_path / name).touch()
-        (tmp_path / name).chmod(mode)
-    return tmp_path
-
-
-def findings(folder: Path, text: str) -> tuple[str, ...]:
-    path = folder / "understudy.toml"
-    path.write_text(text)
-    with pytest.raises(ConfigError) as caught:
-        load(path, CATALOGUES)
-    return tuple(one.removeprefix(f"{folder}/") for one in caught.value.findings)
 
 
 @pytest.mark.parametrize(
@@ -582,6 +584,27 @@ def test_an_empty_file_lacks_every_table_that_must_be_written(folder: Path) -> N
     missing = ("[pair]", "nodes", "checkpoints", "[claim]", "[name]", "[service]")
     assert all(f"understudy.toml:1: {what} is missing." in "\n".join(found) for what in missing)
     assert len(found) == len(missing)
+
+
+def test_whatever_is_done_to_a_file_it_is_read_or_refused_with_lines(folder: Path) -> None:
+    """Anything but ConfigError would be a bug of ours."""
+    dice = random.Random(2011)
+    scraps = ("", "#", '"', "[", "]", "]]", "=", "1", "true", "\n", "{}", "[]", "x = 1\n", ".", "é")
+    refused = 0
+    for _ in range(1500):
+        text = VALID
+        for _ in range(dice.randrange(1, 4)):
+            start = dice.randrange(len(text))
+            text = text[:start] + dice.choice(scraps) + text[start + dice.randrange(30) :]
+        try:
+            parse(text, folder / "understudy.toml", CATALOGUES)
+        except ConfigError as error:
+            refused += 1
+            last = text.count("\n") + 1
+            lines = [int(one.removeprefix(str(folder)).split(":")[1]) for one in error.findings]
+            assert lines == sorted(lines)
+            assert 1 <= lines[0] <= lines[-1] <= last
+    assert refused > 1000
 
 
 @pytest.fixture

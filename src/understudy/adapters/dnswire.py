@@ -1,5 +1,4 @@
-"""The DNS as the claim and the name use it: one server, signed, with deadlines, and refusals in
-words.
+"""The DNS as the claim and the name use it: one server, signed, with deadlines.
 
 What matters here is to know, after a failure, whether the server may have acted (PROTOCOL.md C2):
 Unreachable = it certainly did not; Unanswered = it may have; Denied = it said no.
@@ -8,6 +7,7 @@ RFC 2136 (dynamic updates), RFC 8945 (TSIG), RFC 7766 (TCP).
 
 import asyncio
 import ipaddress
+import os
 import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -71,9 +71,7 @@ async def dial(server: Server, key: dns.tsig.Key, *, timeout: float) -> "AsyncIt
 
 
 class Line:
-    """An open connection: questions and updates, each signed with our key, each answer signed with
-    it too.
-    """
+    """An open connection: what we send and what we accept is signed with our key."""
 
     def __init__(
         self,
@@ -92,9 +90,7 @@ class Line:
     async def look_up(
         self, name: dns.name.Name, kind: dns.rdatatype.RdataType
     ) -> dns.rrset.RRset | None:
-        """What the server, with authority, holds of this type at this very name.  Raises
-        Unreachable, Denied.
-        """
+        """The records of this type at this very name, with authority.  Raises Unreachable, Denied."""
         query = dns.message.make_query(name, kind)
         query.flags &= ~dns.flags.RD
         try:
@@ -104,8 +100,9 @@ class Line:
         return authoritative(answer, name, kind, str(self.server))
 
     async def test(self, update: dns.update.UpdateMessage) -> dns.rcode.Rcode:
-        """Do these prerequisites hold?  One of VERDICTS.  Changes nothing.  Raises Unreachable,
-        Denied.
+        """Do these prerequisites hold?  One of VERDICTS; changes nothing.
+
+        Raises Unreachable, Denied.
         """
         assert not update.update, "a test has prerequisites only"
         try:
@@ -114,9 +111,9 @@ class Line:
             raise Unreachable(str(error), hint=error.hint) from error
 
     async def update(self, update: dns.update.UpdateMessage, *, right: str) -> dns.rcode.Rcode:
-        """Ask for a change; one of VERDICTS.  `right` is what the key must be allowed ("name
-        sip.example.com TXT").
+        """Ask for a change; one of VERDICTS.
 
+        `right` is what the key must be allowed, as update-policy says it: "name sip.example.com A".
         Raises Unreachable (not made), Unanswered (may have been made), Denied (refused).
         """
         zone = _plain(update.zone[0].name)
@@ -190,9 +187,7 @@ async def ask(
 def authoritative(
     answer: dns.message.Message, name: dns.name.Name, kind: dns.rdatatype.RdataType, server: str
 ) -> dns.rrset.RRset | None:
-    """The records that `answer` holds with authority, None if there are none.  Raises Unreachable,
-    Denied.
-    """
+    """The records that `answer` holds, None for none.  Raises Unreachable, Denied (no authority)."""
     where = _plain(name)
     match answer.rcode():
         case dns.rcode.NOERROR | dns.rcode.NXDOMAIN:
@@ -265,15 +260,13 @@ async def _connect(server: Server) -> socket.socket:
 def _trusted(
     wire: bytes, asked: dns.message.Message, server: Server, key: dns.tsig.Key
 ) -> dns.message.Message:
-    """The answer, if it is ours and signed.  Raises Denied when our signature was refused, else
-    Unanswered.
-    """
+    """The answer, if it is signed.  Raises Denied if our signature was refused, else Unanswered."""
     try:
         answer = dns.message.from_wire(wire, keyring=key, request_mac=asked.mac)
     except dns.tsig.PeerError as error:
         # Such a refusal cannot be signed (RFC 8945, 5.3.2).  The server checks the signature before
         # all else.
-        raise _stranger(error, wire, server, key) from error
+        raise _stranger(error, wire, asked, server, key) from error
     except dns.tsig.BadTime as error:
         raise Unanswered(
             f"the answer of {server} bears a time that is more than 300 s from ours",
@@ -295,7 +288,11 @@ _CLOCKS = (
 
 
 def _stranger(
-    error: dns.tsig.PeerError, wire: bytes, server: Server, key: dns.tsig.Key
+    error: dns.tsig.PeerError,
+    wire: bytes,
+    asked: dns.message.Message,
+    server: Server,
+    key: dns.tsig.Key,
 ) -> AdapterError:
     name = _plain(key.name)
     match error:
@@ -311,20 +308,21 @@ def _stranger(
             )
         case dns.tsig.PeerBadTime():
             return Denied(
-                f"the clock of this machine is {_skew(wire)} that of {server} (BADTIME)",
+                f"the clock of this machine is {_skew(wire, asked)} that of {server} (BADTIME)",
                 hint=_CLOCKS,
             )
         case _:
             return Denied(f"{server} refuses our signature with the key {name}: {error}")
 
 
-def _skew(wire: bytes) -> str:
+def _skew(wire: bytes, asked: dns.message.Message) -> str:
     """How far our clock is from the server's, which is in the refusal (RFC 8945, 5.2.3)."""
     try:
         tsig = dns.message.from_wire(wire, keyring=False).tsig
         assert tsig is not None
+        assert asked.tsig is not None
         theirs = int.from_bytes(tsig[0].other, "big")
-        ahead = tsig[0].time_signed - theirs
+        ahead = asked.tsig[0].time_signed - theirs
     except (dns.exception.DNSException, AssertionError):
         return "far from"
     if not theirs:
@@ -385,4 +383,6 @@ def _plain(name: dns.name.Name) -> str:
 
 
 def _why(error: BaseException) -> str:
-    return (error.strerror if isinstance(error, OSError) else None) or str(error)
+    # asyncio puts words of its own in the place of the system's.
+    code = error.errno if isinstance(error, OSError) else None
+    return os.strerror(code) if code is not None and code > 0 else str(error)

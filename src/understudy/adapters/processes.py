@@ -62,7 +62,7 @@ async def run(
         except TimeoutError:
             raise Unanswered(f"{Path(argv[0]).name} did not end within {within:g} s") from None
         finally:
-            await _kill(running.process)
+            _kill(running.process)
         out, err = running.out.text(), running.err.text()
         return Finished(code=code, out=out, err=err, cut=running.out.cut or running.err.cut)
 
@@ -170,7 +170,7 @@ async def _ended(process: subprocess.Popen[bytes]) -> int:
     return code
 
 
-async def _kill(process: subprocess.Popen[bytes]) -> None:
+def _kill(process: subprocess.Popen[bytes]) -> None:
     """If it still runs.  What runs as another user (sudo) may refuse; then it is let go."""
     if process.poll() is not None:
         return
@@ -178,8 +178,7 @@ async def _kill(process: subprocess.Popen[bytes]) -> None:
         os.killpg(process.pid, signal.SIGKILL)
     except PermissionError:
         return
-    # Reaped without an await: a second cancellation must not leave a zombie.  It takes a
-    # millisecond.
+    # No await: a second cancellation must not leave a zombie.  It takes a millisecond.
     give_up = time.monotonic() + REAP_WITHIN
     while process.poll() is None and time.monotonic() < give_up:
-        time.sleep(0.001)  # noqa: ASYNC251
+        time.sleep(0.001)

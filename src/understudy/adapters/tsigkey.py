@@ -1,10 +1,9 @@
-"""Reads the key that a name server knows us by, from a file as `tsig-keygen` writes it
-(named.conf(5), "key").
+"""Reads the key that a name server knows us by, as `tsig-keygen` writes it: named.conf(5), key.
 
-    key "understudy" {
-            algorithm hmac-sha256;
-            secret "...";
-    };
+key "understudy" {
+        algorithm hmac-sha256;
+        secret "...";
+};
 """
 
 import binascii

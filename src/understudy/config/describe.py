@@ -31,8 +31,12 @@ Families = Mapping[str, Mapping[str, Described]]
 
 # Where one example per setting does not make a pair.
 SAMPLE_NODES: dict[str, dict[str, Any]] = {
-    "pbx01": {"host": "pbx01.example.com", "address": "192.0.2.11"},
-    "pbx02": {"host": "pbx02.example.com", "address": "198.51.100.12"},
+    "pbx01": {"host": "pbx01.example.com", "address": "192.0.2.11", "ssh": "understudy@192.0.2.11"},
+    "pbx02": {
+        "host": "pbx02.example.com",
+        "address": "198.51.100.12",
+        "ssh": "understudy@198.51.100.12",
+    },
 }
 SAMPLE_CHECKPOINTS: dict[str, dict[str, Any]] = {
     "cp1": {"address": "192.0.2.21"},
@@ -128,16 +132,15 @@ def _sample_table(
     for field, hint in _settings(settings):
         if explain:
             yield from _prose(field.metadata["doc"])
-        if explain or field.default is MISSING:
+        if explain or field.default is MISSING or field.name in (given or {}):
             yield _sample_setting(field, hint, given or {})
 
 
 def _sample_setting(field: Field[Any], hint: Any, given: Mapping[str, Any]) -> str:
-    optional = field.default is not MISSING
-    value = given.get(field.name, MISSING)
-    if optional or value is MISSING:
-        value = values.as_toml(hint, _shown_value(field))
-    return f"{'#' if optional else ''}{field.name} = {values.text(value)}"
+    if field.name in given:
+        return f"{field.name} = {values.text(given[field.name])}"
+    mark = "" if field.default is MISSING else "#"
+    return f"{mark}{field.name} = {values.text(values.as_toml(hint, _shown_value(field)))}"
 
 
 def _shown_value(field: Field[Any]) -> Any:

@@ -1,10 +1,14 @@
 """What is wrong with a file, or worth knowing about it, and where."""
 
 import difflib
+import json
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from understudy.config import locate
+
+BARE = re.compile(r"[A-Za-z0-9_-]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +26,8 @@ class Finding:
 
 def dotted(path: locate.Path) -> str:
     """As people say it: the line number tells which table of an array is meant."""
-    return ".".join(part for part in path if isinstance(part, str))
+    parts = [part for part in path if isinstance(part, str)]
+    return ".".join(part if BARE.fullmatch(part) else json.dumps(part) for part in parts)
 
 
 def show(findings: Iterable[Finding], file: str, text: str) -> tuple[str, ...]:
@@ -37,8 +42,13 @@ def show(findings: Iterable[Finding], file: str, text: str) -> tuple[str, ...]:
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """The nearest of `known`, as a question, or nothing."""
-    near = difflib.get_close_matches(word.lower(), list(known), n=1, cutoff=0.6)
-    return f"  Did you mean {near[0]}?" if near else ""
+    near = nearest(word, known)
+    return f"  Did you mean {near}?" if near else ""
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """The one of `known` that was probably meant, or nothing."""
+    return next(iter(difflib.get_close_matches(word.lower(), list(known), n=1, cutoff=0.6)), "")
 
 
 def _line(placed: tuple[int, str]) -> int:

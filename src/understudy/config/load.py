@@ -129,7 +129,9 @@ class _Reader:
                 tables = ", ".join(SECTIONS)
                 hint = findings.did_you_mean(key, SECTIONS) or self._elsewhere(key)
                 hint = hint or f"  There are these tables: {tables}."
-                self._whole((key,), f"{key}: there is no such {what} here.{hint}")
+                self._whole(
+                    (key,), f"{findings.dotted((key,))}: there is no such {what} here.{hint}"
+                )
 
     def _section(self, settings: type, document: dict[str, Any], key: str) -> Any:
         required = [field.name for field in fields(settings) if field.default is MISSING]
@@ -142,7 +144,8 @@ class _Reader:
         """A table of tables: `[nodes.pbx01]`."""
         table = document.get(key)
         if not isinstance(table, dict):
-            self._wrong((key,), f"is missing.  Write [{key}.NAME] tables.")
+            what = "is not what we read" if key in document else "is missing"
+            self._wrong((key,), f"{what}.  Write [{key}.NAME] tables.")
             return {}
         read = {}
         for name, value in table.items():
@@ -175,14 +178,15 @@ class _Reader:
             self._wrong(path, f"is not a table.  Write [{shown}], and its settings below.")
         elif "kind" not in value:
             self._wrong((*path, "kind"), f"is missing.  Write kind = {right}.")
-        elif not isinstance(value["kind"], str) or value["kind"] not in kinds:
-            kind = str(value["kind"])
+        elif not isinstance(kind := value["kind"], str):
+            self._wrong((*path, "kind"), f"is not text.  Write {right}.")
+        elif kind not in kinds:
             hint = findings.did_you_mean(kind, kinds)
             what = f"is {values.text(kind)}, which is no kind of {family}.  Write {right}.{hint}"
             self._wrong((*path, "kind"), what)
         else:
             rest = {key: item for key, item in value.items() if key != "kind"}
-            return Chosen(value["kind"], self._settings(kinds[value["kind"]], rest, path))
+            return Chosen(kind, self._settings(kinds[kind], rest, path))
         return Chosen("", None)
 
     def _settings(self, settings: type, table: Any, path: locate.Path) -> Any:
@@ -193,7 +197,7 @@ class _Reader:
             return _nothing()
         hints = get_type_hints(settings)
         before = len(self.findings)
-        self._unknown_keys(table, hints, path)
+        misspelt = self._unknown_keys(table, hints, path)
         read = {}
         for field in fields(settings):
             if field.name in table:
@@ -201,7 +205,9 @@ class _Reader:
             elif field.default is not MISSING:
                 value = values.as_toml(hints[field.name], field.default)
             else:
-                self._missing(path, field.name, hints[field.name], field.metadata.get("example"))
+                if field.name not in misspelt:
+                    example = field.metadata.get("example")
+                    self._missing(path, field.name, hints[field.name], example)
                 continue
             read[field.name] = self._value(hints[field.name], value, (*path, field.name))
         if len(self.findings) > before:
@@ -220,34 +226,42 @@ class _Reader:
         else:
             self._whole(path, f"[{findings.dotted(path)}]: {name} {rest}.")
 
-    def _unknown_keys(self, table: dict[str, Any], known: Iterable[str], path: locate.Path) -> None:
+    def _unknown_keys(
+        self, table: dict[str, Any], known: Iterable[str], path: locate.Path
+    ) -> set[str]:
+        """The settings that were probably meant: nobody need say that these are missing."""
+        meant = set()
         for key in table:
             if key not in known:
+                near = findings.nearest(key, known)
+                meant.add(near)
                 hint = findings.did_you_mean(key, known) or self._elsewhere(key)
                 hint = hint or f"  There are these: {', '.join(known)}."
                 self._wrong((*path, key), f"is no setting.{hint}")
+        return meant
 
     def _elsewhere(self, key: str) -> str:
         """A key below the wrong header is a common slip."""
-        homes = {
-            "pair": PairSettings,
-            "nodes.NAME": NodeSettings,
-            "detection": Detection,
-            "journal": JournalSettings,
-        }
-        homes |= {
-            "checkpoints.NAME" if family == "checkpoints" else family: settings
-            for family, kinds in self.catalogues.items()
-            for settings in kinds.values()
-        }
-        for name, settings in homes.items():
+        homes = [
+            ("pair", PairSettings),
+            ("nodes.NAME", NodeSettings),
+            ("detection", Detection),
+            ("journal", JournalSettings),
+        ]
+        for family, kinds in self.catalogues.items():
+            header = "checkpoints.NAME" if family == "checkpoints" else family
+            homes += [(header, settings) for settings in kinds.values()]
+        for name, settings in homes:
             if key in (field.name for field in fields(settings)):
                 return f"  It belongs in [{name}]."
         return ""
 
     def _missing(self, path: locate.Path, name: str, hint: Any, example: Any) -> None:
-        shown = values.text(values.as_toml(hint, example))
-        self._wrong((*path, name), f"is missing.  Write e.g. {name} = {shown}.")
+        if values.is_choice(hint):
+            right = f"{name} = {values.form(hint)}"
+        else:
+            right = f"e.g. {name} = {values.text(values.as_toml(hint, example))}"
+        self._wrong((*path, name), f"is missing.  Write {right}.")
 
     def _value(self, hint: Any, value: Any, path: locate.Path) -> Any:
         if value is None:

@@ -5,10 +5,20 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, get_args, get_type_hints
 
-from understudy.config.settings import Command, DnsName, Host, Seconds, setting
+from understudy.config.settings import (
+    Command,
+    DnsName,
+    Host,
+    InputFile,
+    Seconds,
+    SecretFile,
+    setting,
+)
 from understudy.core.policy import Agreement, Isolation
+
+FILES = {Path, InputFile, SecretFile}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,19 +180,10 @@ def _timeout(settings: Any, otherwise: float) -> float:
 
 
 def _plain(settings: Any) -> dict[str, Any]:
+    """Files are left out even when unset: who has a key file and who has none may still agree."""
     hints = get_type_hints(type(settings))
     return {
-        one.name: getattr(settings, one.name)
-        for one in fields(settings)
-        if not _is_file(hints[one.name], getattr(settings, one.name))
+        field.name: getattr(settings, field.name)
+        for field in fields(settings)
+        if not FILES & {hints[field.name], *get_args(hints[field.name])}
     }
-
-
-def _is_file(hint: Any, value: Any) -> bool:
-    """Also when unset: a node with a key file and one without must not seem to disagree."""
-    options = getattr(hint, "__args__", ()) or (hint,)
-    return isinstance(value, Path) or any(
-        isinstance(getattr(option, "__supertype__", option), type)
-        and issubclass(getattr(option, "__supertype__", option), Path)
-        for option in options
-    )

@@ -8,7 +8,6 @@ import ipaddress
 import json
 import os
 import re
-import shutil
 import stat
 import types
 from collections.abc import Callable
@@ -29,7 +28,8 @@ from understudy.config.settings import (
     SecretFile,
 )
 
-SYSTEM_FOLDERS = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+# A service may be started with less in its PATH than a shell has.
+SYSTEM_FOLDERS = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
 
 
 class WrongValueError(Exception):
@@ -49,7 +49,7 @@ def read(hint: Any, value: Any, place: Place) -> Any:
     hint = _without_none(hint)
     if get_origin(hint) is tuple:
         return _list(hint, value, place)
-    if isinstance(hint, type) and issubclass(hint, StrEnum):
+    if is_choice(hint):
         return _one_of(hint, value)
     return READERS[hint](value, place)
 
@@ -77,9 +77,15 @@ def form(hint: Any) -> str:
     hint = _without_none(hint)
     if get_origin(hint) is tuple:
         return f"list, each {form(get_args(hint)[0])}"
-    if isinstance(hint, type) and issubclass(hint, StrEnum):
+    if is_choice(hint):
         return " or ".join(text(str(member)) for member in hint)
     return FORMS[hint]
+
+
+def is_choice(hint: Any) -> bool:
+    """Is it one of a fixed set of words?"""
+    hint = _without_none(hint)
+    return isinstance(hint, type) and issubclass(hint, StrEnum)
 
 
 def is_ip(value: str) -> bool:
@@ -280,7 +286,7 @@ def _command(value: Any, place: Place) -> Command:
     program, *arguments = value
     if "/" in program:
         program = str(place.folder / program)
-    if place.check_files and shutil.which(program, path=_search_path()) is None:
+    if place.check_files and not _is_program(program):
         raise WrongValueError(
             f"starts {_shown(program)}, which is no program on this machine.  "
             "Install it, or write its whole path."
@@ -288,8 +294,10 @@ def _command(value: Any, place: Place) -> Command:
     return Command((program, *arguments))
 
 
-def _search_path() -> str:
-    return os.environ.get("PATH", "") + ":" + SYSTEM_FOLDERS
+def _is_program(program: str) -> bool:
+    folders = ("",) if "/" in program else (*os.get_exec_path(), *SYSTEM_FOLDERS)
+    paths = [Path(folder, program) for folder in folders]
+    return any(path.is_file() and os.access(path, os.X_OK) for path in paths)
 
 
 def _text(value: Any, right: str) -> str:

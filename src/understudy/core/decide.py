@@ -25,7 +25,7 @@ from .model import NEVER, Lineage, Phase, State
 from .observations import Order, Seen
 from .policy import Policy
 from .rules import RULES, Do, Rule
-from .runbooks import RUNBOOKS, Step
+from .runbooks import NEED_THE_CLAIM, RUNBOOKS, Step
 from .when import Facts, entry, start_failed, step_is_done
 
 
@@ -97,6 +97,8 @@ def _ask(
     if state.runbook is None:
         return Decision(state, rule, order=order)
     at = replace(facts, state=state)
+    if facts.claim is None and entry(at).step in NEED_THE_CLAIM:
+        return Decision(state, rule, order=order)  # The next reading lets it be asked for.
     return Decision(state, rule, _action(at), order, guarded=entry(at).guarded)
 
 

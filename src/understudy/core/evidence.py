@@ -54,6 +54,7 @@ def _voided(state: State, why: str, now: float) -> State:
         void_since=now,
         void_why=why,
         pbx=old.pbx,
+        stop_seen=old.stop_seen,
         strikes=tuple(at for at in old.strikes if at <= now),
     )
     return replace(state, evidence=void)
@@ -62,8 +63,8 @@ def _voided(state: State, why: str, now: float) -> State:
 def _started(state: State, now: float) -> State:
     """S2: a process that has just started has no proof.
 
-    What it wrote down about the other node stays: a timely round goes on with patience (cron is many processes), and
-    a late one starts it anew.
+    What it wrote down of earlier rounds stays: a timely round goes on with patience (cron is many processes) and with
+    the time for which the check points have seen us; a late one starts both anew.
     """
     evidence = replace(
         state.evidence,
@@ -72,9 +73,10 @@ def _started(state: State, now: float) -> State:
         claim_at=NEVER,
         claim_trouble="not read yet",
         proved_at=NEVER,
-        up_rounds=0,
         up_at=NEVER,
         peer=None,
+        # What stopped the PBX while nobody looked was no person's decision, as far as we can tell.
+        pbx=state.evidence.pbx if state.evidence.stop_seen else Pbx.UNKNOWN,
     )
     return replace(state, evidence=evidence)
 
@@ -96,6 +98,7 @@ def _read(state: State, reading: ClaimReading, now: float, policy: Policy) -> St
         claim_trouble="",
         proved_at=max(old.proved_at, reading.asked_at) if ours else old.proved_at,
         announced_at=_standing_since(old, claim, now),
+        struck_at=now if _was_struck(old, claim, policy) else old.struck_at,
     )
     return replace(
         state,
@@ -126,6 +129,16 @@ def _standing_since(old: Evidence, claim: Claim, now: float) -> float:
     return old.announced_at if same and old.announced_at != NEVER else now
 
 
+def _was_struck(old: Evidence, claim: Claim, policy: Policy) -> bool:
+    known = old.claim
+    return (
+        known is not None
+        and known.announced == policy.me
+        and not claim.announced
+        and claim.epoch == known.epoch
+    )
+
+
 def _lineage(lineage: Lineage | None, claim: Claim, policy: Policy) -> Lineage:
     """Whose data is here now.  Unchanged (so: older than the claim) when the other node took it from us."""
     if lineage is None or claim.node == policy.me or lineage.node != policy.me:
@@ -140,23 +153,25 @@ def _counted(old: Evidence, asked: Round, policy: Policy) -> Evidence:
     timely = asked.asked_at - old.round_at <= policy.late
     mine = verdict(asked.reports.get(policy.me, ()), policy)
     theirs = verdict(asked.reports.get(policy.peer, ()), policy)
-    up_rounds = (old.up_rounds + 1 if timely else 1) if mine is Verdict.UP else 0
+    up_since = _since(old.up_since, asked.asked_at, holds=mine is Verdict.UP, goes_on=timely)
     return replace(
         old,
         round_at=asked.asked_at,
         mine=mine,
         theirs=theirs,
-        up_rounds=min(up_rounds, 2),
-        up_at=asked.asked_at if up_rounds >= 2 else old.up_at,
-        down_since=_down_since(old, theirs, asked.asked_at, timely=timely),
+        up_since=up_since,
+        up_at=asked.asked_at if up_since != NEVER and asked.asked_at - up_since >= policy.span else old.up_at,
+        down_since=_since(
+            old.down_since, asked.asked_at, holds=theirs is Verdict.DOWN, goes_on=timely
+        ),
     )
 
 
-def _down_since(old: Evidence, theirs: Verdict, asked_at: float, *, timely: bool) -> float:
-    if theirs is not Verdict.DOWN:
+def _since(old: float, asked_at: float, *, holds: bool, goes_on: bool) -> float:
+    """Since when something holds in every round; NEVER if it does not hold in this one."""
+    if not holds:
         return NEVER
-    unbroken = timely and old.theirs is Verdict.DOWN and old.down_since != NEVER
-    return old.down_since if unbroken else asked_at
+    return old if goes_on and old != NEVER else asked_at
 
 
 def _looked(old: Evidence, pbx: Pbx, now: float) -> Evidence:
@@ -167,7 +182,9 @@ def _looked(old: Evidence, pbx: Pbx, now: float) -> Evidence:
         since = old.pbx_bad_since if old.pbx_bad_since != NEVER else now
     else:
         since = NEVER
-    return replace(old, pbx=pbx, pbx_bad_since=since)
+    ran = old.pbx in (Pbx.ANSWERING, Pbx.DEAF)
+    stop_seen = pbx is Pbx.STOPPED and (ran or old.stop_seen)
+    return replace(old, pbx=pbx, pbx_bad_since=since, stop_seen=stop_seen)
 
 
 def struck(evidence: Evidence, now: float) -> Evidence:

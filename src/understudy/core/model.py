@@ -67,13 +67,15 @@ class Evidence:
     announced_at: float = (
         NEVER  # Since when the announcement in `claim` has stood, as far as we saw.
     )
+    struck_at: float = NEVER  # When an announcement of ours was last found struck out.
     round_at: float = NEVER  # When the last round was asked.
     mine: Verdict = Verdict.UNCLEAR  # What that round says about this node,
     theirs: Verdict = Verdict.UNCLEAR  # and about the other.
-    up_rounds: int = 0  # V3: rounds in a row in which a majority said that we are up.
-    up_at: float = NEVER  # S1, proof 2: when the last of at least two such rounds was asked.
+    up_since: float = NEVER  # V3: since when a majority says in each round that we are up.
+    up_at: float = NEVER  # S1, proof 2: when the last round was asked that such a time had led up to.
     down_since: float = NEVER  # Since when the verdict on the other node is down, without a break.
     pbx: Pbx = Pbx.UNKNOWN
+    stop_seen: bool = False  # We saw it run, and then saw it stopped on purpose: a person's doing.
     pbx_bad_since: float = NEVER  # Since when our own PBX is dead or deaf; NEVER while it is not.
     restarted_at: float = NEVER  # When we last tried to restart it.
     start_failed_at: float = NEVER  # When it last could not be started.

@@ -17,7 +17,7 @@ def next_round(state: State, now: float, policy: Policy, jitter: float = 1.0) ->
     if state.phase is Phase.SUSPECTING:  # Be there when something is due, and not a round later.
         for instant in _turning_points(state, policy):
             if evidence.round_at < instant < due:
-                due = instant
+                due = instant + TICK
     return max(due - now, 0.0)
 
 
@@ -27,7 +27,7 @@ def is_attentive(state: State, now: float, policy: Policy) -> bool:
     if state.phase in WAITING or (evidence.claim is not None and evidence.claim.is_announced):
         return True
     if state.phase is Phase.ACTIVE:  # Proof 2 is due, or has just been missed.
-        return now - evidence.up_at > 1.2 * policy.interval + policy.question
+        return now - evidence.up_at > 1.2 * policy.interval + policy.question and evidence.up_since == NEVER
     suspects = state.phase is Phase.SUSPECTING and evidence.down_since != NEVER
     return suspects and now - evidence.down_since >= policy.patience - policy.announce
 
@@ -60,6 +60,8 @@ def next_turn(state: State, now: float, policy: Policy) -> float:
         evidence.void_since + policy.first_proof,
         evidence.announced_at + policy.patience + 2 * policy.interval,
         evidence.start_failed_at + 3 * policy.restart_grace,
+        evidence.down_since + policy.patience - policy.announce,
+        evidence.struck_at + policy.announce,
     ]
     if evidence.pbx_bad_since != NEVER:
         instants += [

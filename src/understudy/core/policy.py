@@ -50,6 +50,11 @@ class Policy:
         return min(self.interval, 5.0)
 
     @property
+    def span(self) -> float:
+        """V3: how long "up" must have held: so long that the other node has asked in between, whenever it asks."""
+        return 1.1 * self.interval + self.question
+
+    @property
     def late(self) -> float:
         """V5: rounds that are further apart than this are no unbroken sight."""
         return 2 * self.interval + self.question

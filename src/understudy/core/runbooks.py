@@ -29,6 +29,21 @@ class Step(StrEnum):
     SHUT_OFF = "shut-off"
 
 
+# Their action is made from the claim as it was read.
+NEED_THE_CLAIM = frozenset(
+    {
+        Step.ANNOUNCE,
+        Step.CLAIM,
+        Step.FENCE,
+        Step.SERVE,
+        Step.POINT,
+        Step.ASK,
+        Step.HAND,
+        Step.RETURN,
+    }
+)
+
+
 class OnFailure(StrEnum):
     SKIP = "skip"  # Go on: nothing that follows depends on it.
     RETRY = "retry"  # Ask again, as long as we may be here at all.

@@ -6,7 +6,7 @@ from .claim import Claim, How
 from .model import NEVER, Evidence, Runbook, State
 from .observations import Order, Outcome, Pbx, Ready, Result, Seen, Verb
 from .policy import Isolation, Policy
-from .runbooks import RUNBOOKS, Entry, OnFailure, Step
+from .runbooks import NEED_THE_CLAIM, RUNBOOKS, Entry, OnFailure, Step
 from .votes import Verdict
 
 MOST_RETURNS = 2  # T5.
@@ -146,9 +146,14 @@ def their_announcement_is_left(f: Facts) -> bool:
 
 def person_stopped_the_pbx(f: Facts) -> bool:
     """A stop by a person is no death: while our agent lives, no failover answers it."""
-    return (
-        claim_is_ours(f) and they_announced(f) and f.evidence.pbx is Pbx.STOPPED and not f.seen.busy
-    )
+    evidence = f.evidence
+    stopped = evidence.pbx is Pbx.STOPPED and evidence.stop_seen
+    return claim_is_ours(f) and they_announced(f) and stopped and not f.seen.busy
+
+
+def pbx_stopped_unseen(f: Facts) -> bool:
+    """S2: the guard stopped it while no agent lived, or it never came up."""
+    return f.evidence.pbx is Pbx.STOPPED and not f.evidence.stop_seen and not f.seen.busy
 
 
 def claim_lacks_our_digest(f: Facts) -> bool:
@@ -222,7 +227,8 @@ def stray_pbx_runs(f: Facts) -> bool:
 def pbx_wants_a_restart(f: Facts) -> bool:
     evidence, grace = f.evidence, f.policy.restart_grace
     return (
-        evidence.pbx in (Pbx.DEAD, Pbx.DEAF)
+        f.claim is not None
+        and evidence.pbx in (Pbx.DEAD, Pbx.DEAF)
         and evidence.pbx_bad_since != NEVER
         and f.now - evidence.pbx_bad_since >= grace / 2
         and f.now - evidence.restarted_at >= 3 * grace
@@ -306,6 +312,8 @@ def announcing_is_due(f: Facts) -> bool:
         and peer_is_down(f)
         and claim_is_fresh_enough(f)
         and f.now - f.evidence.down_since >= policy.patience - policy.announce
+        # Who strikes an announcement out is alive: leave it, and a person who starts its PBX, some room.
+        and f.now - f.evidence.struck_at >= policy.announce
         and not f.seen.busy
     )
 
@@ -438,8 +446,7 @@ def step_wants_asking(f: Facts) -> bool:
     """Nothing runs and no outcome is recorded: a crash ate it, or it failed and may be tried again."""
     if f.seen.busy or f.seen.outcome is not None or f.state.runbook is None:
         return False
-    writes = step_is(f, Step.ANNOUNCE, Step.CLAIM, Step.SERVE, Step.HAND, Step.RETURN)
-    return not writes or claim_is_fresh_enough(f)
+    return entry(f).step not in NEED_THE_CLAIM or claim_is_fresh_enough(f)
 
 
 def step_lost_the_claim(f: Facts) -> bool:

@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterable, Mapping
 from io import BytesIO
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import dns.exception
 import dns.flags
@@ -268,7 +268,7 @@ class NameServer:
             case _:
                 response.set_rcode(dns.rcode.NOTIMP)
         if room is None:
-            return response.to_wire()
+            return _cut(response, 65535)
         return _cut(response, max(512, min(query.payload or 512, room)))
 
     def _late(self, wire: bytes) -> bytes:
@@ -312,8 +312,7 @@ class _Datagrams(asyncio.DatagramProtocol):
         self._server = server
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.DatagramTransport)
-        self._transport = transport
+        self._transport = cast(asyncio.DatagramTransport, transport)
 
     def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
         response = self._server.respond(data, room=1232)

@@ -1,4 +1,5 @@
-"""An NRPE daemon in one class, for the demo and for benchmarks: what a check point answers, without a check point.
+"""An NRPE daemon in one class, for the demo and for benchmarks: what a check point answers, without
+a check point.
 
 Speaks packet versions 2, 3 and 4, plain or with anonymous TLS.  It has no allowed_hosts: bind it to
 loopback, never to a network.
@@ -25,7 +26,7 @@ _LONGEST_2 = 1023  # Bytes of text that packet version 2 carries; nrpe cuts the 
 
 
 def anonymous_tls() -> ssl.SSLContext:
-    """TLS as a stock nrpe speaks it: encrypted, without a certificate.  At most TLS 1.2: 1.3 has no such thing."""
+    """TLS as a stock nrpe speaks it: without a certificate, so TLS 1.2, as 1.3 has no such thing."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.maximum_version = ssl.TLSVersion.TLSv1_2
     # The kind with elliptic curves, which, unlike ADH, needs no file of parameters.

@@ -21,6 +21,8 @@ from typing import Any
 from understudy.plugins.check_sip import T1, T2, Message, join, parse_message, split_address
 
 METHODS = ("INVITE", "ACK", "BYE", "CANCEL", "OPTIONS", "REGISTER")
+# Other methods that have an RFC: known, and not for us.
+REFUSED = ("INFO", "MESSAGE", "NOTIFY", "PRACK", "PUBLISH", "REFER", "SUBSCRIBE", "UPDATE")
 LIFETIME = 64 * T1  # Seconds.  RFC 3261: how long a transaction is remembered.
 REASONS = {
     100: "Trying",
@@ -94,7 +96,7 @@ class SipPbx:
         if request.method != method or not call:
             code = 400
         elif method not in METHODS:
-            code = 501 if method.isalpha() and method.isupper() else 400
+            code = 405 if method in REFUSED else 501
         elif method == "INVITE":
             self._send(_response(request, 100, self, source), source)
             self.answered.append(call)

@@ -86,6 +86,7 @@ class Agent:
         jump = self._jump(at)
         self._last = at
         if jump:
+            self._read_again_at = NEVER
             self._see(Seen(voided=jump))
         self._start_what_is_due(at.boot)
         self._see(NOTHING)

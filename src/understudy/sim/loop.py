@@ -61,10 +61,10 @@ class VirtualLoop:
 
     def __init__(self) -> None:
         self.now = 0.0
-        self._queue: list[tuple[float, int, Callable[[], None]]] = []
+        self._queue: list[tuple[float, int, Callable[[], object]]] = []
         self._count = 0
 
-    def call_at(self, instant: float, what: Callable[[], None]) -> None:
+    def call_at(self, instant: float, what: Callable[[], object]) -> None:
         self._count += 1
         heapq.heappush(self._queue, (instant, self._count, what))
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 
 from understudy.core.claim import Claim, first
 from understudy.core.decide import Decision
-from understudy.core.model import NEVER, Phase, State, newborn
+from understudy.core.model import NEVER, Phase, Runbook, State, newborn
 from understudy.core.observations import (
     Health,
     Order,
@@ -77,6 +77,7 @@ class FakePbx:
         self.cannot_stop = False
         self.dies_when_called = False  # The dialplan kills it.
         self.is_shut_off = False
+        self._starts = 0
 
     @property
     def serves(self) -> bool:
@@ -92,20 +93,24 @@ class FakePbx:
 
     async def start(self) -> None:
         self.is_shut_off = False
-        if self.is_ is Pbx.ANSWERING:
+        if self.is_ in (Pbx.STARTING, Pbx.ANSWERING):
             return
         self.become(Pbx.STARTING)
-        await Sleep(0.05)
+        self._starts += 1
+        count = self._starts
+        self.machine.pair.later(self.start_takes, lambda: self._come_up(count))
 
     async def prove(self) -> None:
-        await Sleep(self.start_takes)
-        if self.cannot_start:
-            self.become(Pbx.DEAD)
-            raise Unreachable("the PBX ended at once")
-        if self.is_ not in (Pbx.STARTING, Pbx.ANSWERING):
-            raise Unreachable("the PBX is not there")
-        self.become(Pbx.ANSWERING)
-        if self.dies_when_called:
+        while self.is_ is Pbx.STARTING:
+            await Sleep(0.1)
+        if self.is_ is not Pbx.ANSWERING:
+            raise Unreachable("the PBX ended before it answered")
+
+    def _come_up(self, count: int) -> None:
+        if self.is_ is not Pbx.STARTING or count != self._starts:
+            return
+        self.become(Pbx.DEAD if self.cannot_start else Pbx.ANSWERING)
+        if self.dies_when_called and self.is_ is Pbx.ANSWERING:
             self.machine.pair.later(5.0, self.die)
 
     def die(self) -> None:
@@ -126,8 +131,6 @@ class FakePbx:
         self.machine.pair.check()
 
     async def look(self) -> Pbx:
-        if self.is_ is Pbx.STARTING and self.machine.agent is not None and not self.cannot_start:
-            pass
         return self.is_
 
 
@@ -207,7 +210,7 @@ class FakeStore:
         if pair.claim != old:
             return False
         pair.claim = new
-        pair.tell(self.machine.name, f"writes the claim: {_in_words(old, new)}")
+        pair.tell(self.machine.name, f"writes the claim: {in_words(old, new)}")
         return True
 
 
@@ -378,6 +381,9 @@ class Machine:
         """Start the agent."""
         if self.agent is not None or not self.has_power:
             return
+        if self.is_frozen:
+            self.pair.loop.call_at(self.frozen_until, lambda: self.begin(booted=booted))
+            return
         if booted:
             self.lost = 0.0
         world = World(
@@ -395,7 +401,7 @@ class Machine:
             configured=self.policy,
             clock=self,
             loop=self.loop,
-            jitter=lambda: self.pair.dice.uniform(0.9, 1.1),
+            jitter=self.pair.jitter,
             broken_glass=lambda: self.glass_broken,
         )
         try:
@@ -406,7 +412,7 @@ class Machine:
 
     def kill_agent(self) -> None:
         """kill -9: what it had started is gone with it."""
-        if self.agent is None:
+        if self.agent is None or self.is_frozen:
             return
         self.agent = None
         self.agent_died_at = self.pair.loop.now
@@ -418,9 +424,9 @@ class Machine:
     def power_off(self) -> None:
         if not self.has_power:
             return
+        self.frozen_until = NEVER
         self.kill_agent()
         self.has_power = False
-        self.frozen_until = NEVER
         self.pbx.become(Pbx.STOPPED)
         self.pbx.is_shut_off = False
 
@@ -493,6 +499,7 @@ class Pair:
         self.late_writes = 0.0
         self.fired: Counter[tuple[Phase, str]] = Counter()
         self.overlaps: list[tuple[float, float]] = []
+        self.takeovers = 0
         self._overlap_since: float | None = None
         self._told = told
         policies = (
@@ -501,11 +508,15 @@ class Pair:
         )
         self.machines = {each.me: Machine(self, each) for each in policies}
 
+    def jitter(self) -> float:
+        """V4: a factor for the next interval."""
+        return self.dice.uniform(0.9, 1.1)
+
     def boot(self) -> None:
         for machine in self.machines.values():
             machine.begin(booted=True)
 
-    def later(self, seconds: float, what: Callable[[], None]) -> None:
+    def later(self, seconds: float, what: Callable[[], object]) -> None:
         self.loop.call_at(self.loop.now + max(seconds, 0.0), what)
 
     def run(self, seconds: float) -> None:
@@ -539,6 +550,8 @@ class Pair:
         rule, after = decision.rule, decision.state
         assert rule is not None
         self.fired[before.phase, rule.name] += 1
+        if rule.name == "take-over-done" and before.runbook is not Runbook.START:
+            self.takeovers += 1
         if self._told is not None:
             change = f"{before.phase} -> {after.phase}" if after.phase != before.phase else f"{after.phase}"
             self.tell(machine.name, f"{change}: {rule.because} [{rule.name}]")
@@ -559,7 +572,7 @@ def clock(seconds: float) -> str:
     return f"{whole // 3600}:{whole // 60 % 60:02}:{seconds % 60:04.1f}"
 
 
-def _in_words(old: Claim, new: Claim) -> str:
+def in_words(old: Claim, new: Claim) -> str:
     if new.node != old.node:
         return f"{new.node}, epoch {new.epoch}, {new.how}"
     if new.announced != old.announced:

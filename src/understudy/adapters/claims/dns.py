@@ -112,10 +112,9 @@ def resolve(
     key_file: SecretFile | None = None,
     key_name: str | None = None,
 ) -> Place:
-    """Fill what [claim] leaves open with what [name] says (the arguments).  Reads the key.  Raises
-    ConfigError.
+    """Fill what [claim] leaves open with what [name] says (the arguments), and read the key.
 
-    The port belongs to the server and the key's name to its file: they are inherited together or
+    Raises ConfigError.  The port belongs to the server and the key's name to its file: they are inherited together or
     not at all.
     """
     if settings.server is not None:
@@ -152,17 +151,15 @@ def resolve(
 
 
 class DnsClaims:
-    """ports.ClaimStore.  Every call has `timeout` seconds; one cancelled in between may have
-    written.
-    """
+    """ports.ClaimStore.  Every call takes `timeout` seconds at most; a cancelled write may stand."""
 
     def __init__(self, place: Place) -> None:
         self._place = place
         self.where = f"the claim at {place.server} ({_plain(place.record)})"
 
     async def read(self) -> Claim:
-        for _ in range(_READINGS):
-            async with self._dial() as line:
+        async with self._dial() as line:
+            for _ in range(_READINGS):
                 found = await line.look_up(self._place.record, dns.rdatatype.TXT)
                 if await line.test(self._exactly(found)) == dns.rcode.NOERROR:
                     return self._claim(found)

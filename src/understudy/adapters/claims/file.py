@@ -37,9 +37,7 @@ def build(settings: Settings, *, service: str, **inherited: object) -> "FileClai
 
 
 class FileClaims:
-    """ports.ClaimStore.  The whole file is replaced, or nothing of it; writers queue at a lock
-    (flock(2)).
-    """
+    """ports.ClaimStore.  All of the file is replaced or nothing; writers queue at a lock: flock(2)."""
 
     def __init__(self, settings: Settings) -> None:
         self._path = Path(settings.path)

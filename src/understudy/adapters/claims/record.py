@@ -1,7 +1,6 @@
 """The claim as one line of text, for people and for machines.
 
-    v=1 node=pbx01 epoch=7 serial=31 announced=- served=yes how=taken returns=0 pause=0 settle=0
-    digest=ab12cd34
+    v=1 node=pbx01 epoch=7 serial=31 announced=- served=yes how=taken returns=0 pause=0 ...
 
 Equal claims have equal text and the other way round: the servers that decide compare the text
 (PROTOCOL.md C2).
@@ -31,9 +30,7 @@ _KEYS = (
 
 
 def to_text(claim: Claim) -> str:
-    """The one text of this claim.  Raises ValueError for a claim that has none (a node called "a
-    b").
-    """
+    """The one text of this claim.  Raises ValueError if it has none: a node called "a b"."""
     values = (
         _VERSION,
         claim.node,
@@ -54,9 +51,7 @@ def to_text(claim: Claim) -> str:
 
 
 def from_text(text: str) -> Claim:
-    """The claim that `text` says.  Raises ValueError with a sentence for any text that `to_text`
-    does not make.
-    """
+    """The claim that `text` says.  Raises ValueError for any text that `to_text` does not make."""
     fields = [part.partition("=") for part in text.split(" ")]
     values = {key: value for key, _, value in fields}
     version = values.get("v")

@@ -29,11 +29,9 @@ NAMES: Catalogue[ServiceName] = {
 
 
 class SeveralNames:
-    """ports.ServiceName for one name that is kept in several places: an internal and an external
-    view, say.
+    """ports.ServiceName for a name that is kept in several places: an internal and an external view.
 
-    All are moved at once, each within its own deadline: one that is stuck keeps no other from
-    moving.
+    All move at once, each within its own deadline: one that is stuck does not hold up another.
     """
 
     def __init__(self, names: Sequence[ServiceName]) -> None:

@@ -35,7 +35,7 @@ from understudy.config.settings import (
     setting,
 )
 from understudy.core.claim import Claim
-from understudy.errors import AdapterError, ConfigError, Denied, Unreachable
+from understudy.errors import AdapterError, ConfigError, Denied, Unanswered, Unreachable
 
 _A = dns.rdatatype.A
 _AAAA = dns.rdatatype.AAAA
@@ -144,18 +144,18 @@ class Rfc2136Name:
         self._refuse_strangers()
 
     async def point(self, node: str, claim: Claim) -> None:
-        """Safe to repeat.  Raises Unreachable, Unanswered; Denied also when the claim has moved
-        on.
-        """
+        """Safe to repeat.  Raises Unreachable, Unanswered, Denied (the claim has moved on, too)."""
         truth = self._truths[node]
         async with self._dial() as line:
             before = await self._held(line, truth)
             rcode = await line.update(self._move(before, truth, claim), right=self._right())
             if rcode != dns.rcode.NOERROR:
                 raise self._overtaken(node)
-            # BIND answers NOERROR and ignores a record that cannot stand beside another (RFC 2136,
-            # 3.4.2.2).
-            after = await self._held(line, truth)
+            # A record that cannot stand beside another is ignored, with NOERROR: RFC 2136, 3.4.2.2.
+            try:
+                after = await self._held(line, truth)
+            except Unreachable as error:
+                raise Unanswered(f"{error}, after it took the update", hint=error.hint) from error
         if not self._is(after, truth):
             raise Denied(
                 f"{self._primary} took the update, but {_plain(self._service)} still"
@@ -165,8 +165,9 @@ class Rfc2136Name:
             )
 
     async def verify(self, node: str) -> None:
-        """Within `verify_within` seconds.  Raises Denied or Unreachable naming each server that
-        does not follow.
+        """Takes `verify_within` seconds at most; then each server that does not follow is named.
+
+        Raises Denied, Unreachable.
         """
         deadline = asyncio.get_running_loop().time() + self._settings.verify_within
         servers = await self._servers()
@@ -417,9 +418,7 @@ def _server(text: str) -> dnswire.Server:
 
 
 def _usable(found: tuple[str, ...]) -> tuple[str, ...]:
-    """Without the addresses of a family that this machine has no route for, unless that leaves
-    none.
-    """
+    """Those that this machine has a route for (no IPv6 here, often); all if it has none for any."""
     return tuple(each for each in found if _has_route(each)) or found
 
 

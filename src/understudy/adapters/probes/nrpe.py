@@ -112,11 +112,12 @@ class NrpeProbe:
         self._settings = settings
         self._slots = asyncio.Semaphore(settings.connections)
         self._tls: nrpe_tls.Client | None = None
+        # RFC 8305, for names: a dead IPv6 route must not eat the whole deadline.
+        self._second_family = None if _is_address(settings.address) else 0.25
         self._works: Version | None = None  # The packet version that this daemon has answered.
 
     async def ask(self, node: str) -> Report:
-        """The plugin's OK and WARNING are UP, its CRITICAL is DOWN; all else, and every failure to
-        ask, is UNKNOWN."""
+        """OK and WARNING are UP, CRITICAL is DOWN; all else, and every failure to ask, UNKNOWN."""
         started = time.monotonic()
         progress = _Progress()
         try:
@@ -125,25 +126,21 @@ class NrpeProbe:
                     self._settings.command.replace("{node}", node), progress
                 )
             health, text = _judge(answer)
-        except (
-            OSError,
-            ValueError,
-            Closed,
-        ) as error:  # ValueError: PacketError, and names that cannot be names.
+        except (OSError, ValueError, Closed) as error:
+            # ValueError: PacketError, and names that cannot be names.
             health, text = Health.UNKNOWN, explain(error, self._asked(progress.stage))
         return Report(self.name, health, text, time.monotonic() - started)
 
     async def _converse(self, command: str, progress: "_Progress") -> Packet:
-        """Ask with each packet version that may work.  A daemon that refuses one closes without a
-        word."""
+        """Ask with each packet version that may work: a daemon refuses one by closing, wordless."""
         refused = Closed(0)
         for version in self._versions():
             question = encode(Packet(version=version, role=Role.QUESTION, text=command.encode()))
             try:
                 answer = await self._exchange(question, progress)
             except Closed as error:
-                if error.received:
-                    raise
+                if error.received or isinstance(error.__cause__, ssl.SSLError):
+                    raise  # It did say something.
                 refused = error
             else:
                 self._works = version
@@ -174,8 +171,7 @@ class NrpeProbe:
         return answer
 
     def _secured(self) -> nrpe_tls.Client | None:
-        """Made with the first question, so that a file that cannot be used is a report, and mending
-        it is enough."""
+        """Made with the first question: a file of no use is then a report, and mending it enough."""
         chosen = self._settings
         if self._tls is not None or chosen.tls is Tls.OFF:
             return self._tls
@@ -202,8 +198,7 @@ class NrpeProbe:
                 ssl=tls.context if tls else None,
                 server_hostname=(chosen.server_name or chosen.address) if tls else None,
                 ssl_handshake_timeout=chosen.timeout + 1 if tls else None,  # Ours comes first.
-                # RFC 8305, for names: a dead IPv6 route must not eat the whole deadline.
-                happy_eyeballs_delay=None if _is_address(chosen.address) else 0.25,
+                happy_eyeballs_delay=self._second_family,
             )
         except (ssl.SSLError, ConnectionResetError) as error:
             if tls is None or not resumes:
@@ -232,8 +227,7 @@ class _Progress:
 
 
 class _Line(asyncio.Protocol):
-    """A connection to the daemon, from its first moment.  asyncio makes it when TCP stands, and
-    tells when TLS does."""
+    """A connection to the daemon: asyncio makes it when TCP stands, and tells when TLS does."""
 
     def __init__(self, question: bytes, tls: nrpe_tls.Client | None, progress: _Progress) -> None:
         self._question = question
@@ -286,7 +280,7 @@ class _Line(asyncio.Protocol):
 
 
 def _judge(answer: Packet) -> tuple[Health, str]:
-    text = plugin.sentence(answer.text)
+    text = plugin.sentence(answer.text.decode(errors="replace"))
     if not text:
         return Health.UNKNOWN, f"the check ended with {answer.code} and said nothing"
     return plugin.health(answer.code), text + daemons_hint(text)

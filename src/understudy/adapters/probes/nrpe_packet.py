@@ -41,8 +41,7 @@ class Packet:
 
 
 def encode(packet: Packet) -> bytes:
-    """The bytes on the wire.  Raises PacketError if the text has a NUL or is too long for the
-    version."""
+    """The bytes on the wire.  Raises PacketError if the text has a NUL, or is too long."""
     if b"\0" in packet.text:
         raise PacketError("an NRPE packet cannot carry a NUL byte in its text")
     body = _body_2(packet.text) if packet.version is Version.V2 else _body_3_4(packet)
@@ -59,7 +58,7 @@ class Decoder:
     """
 
     def __init__(self, role: Role) -> None:
-        self._role = role
+        self._starts = _STARTS[role]
         self._bytes = bytearray()
 
     @property
@@ -94,8 +93,7 @@ class Decoder:
     def _check_start(self) -> None:
         """Refuse what is not NRPE with its first bytes, not after a wait for the rest."""
         start = bytes(self._bytes[:4])
-        fits = [struct.pack(">HH", each, self._role) for each in Version]
-        if not any(good.startswith(start) for good in fits):
+        if not any(good.startswith(start) for good in self._starts):
             raise PacketError(f"this is not NRPE: it begins with {bytes(self._bytes[:12])!r}")
 
     def _decode(self) -> Packet:
@@ -116,6 +114,7 @@ class Decoder:
         )
 
 
+_STARTS = {role: tuple(struct.pack(">HH", version, role) for version in Version) for role in Role}
 _HEAD = struct.Struct(">HHIh")  # Version, role, CRC-32, result code.
 _LONG = struct.Struct(">HHIhHI")  # The same, alignment, length of the buffer: versions 3 and 4.
 _CRC = slice(4, 8)

@@ -50,8 +50,7 @@ def verified(ca: Path | None, certificate: Path | None, key: Path | None) -> "Cl
 
 
 class Client:
-    """One daemon's TLS: a context and the session of the last answer.  Belongs to one event
-    loop."""
+    """One daemon's TLS: a context, and a session to resume.  Belongs to one event loop."""
 
     def __init__(self, context: "_Context", *, verified: bool, resumes: bool) -> None:
         self.context = context
@@ -82,13 +81,15 @@ class Client:
             raise ssl.SSLError("the daemon showed no certificate")
 
     def remember(self, transport: asyncio.BaseTransport) -> None:
-        """After an answer: keep its session (TLS 1.3 sends it together with the answer)."""
-        if not self._resumes:
-            return
+        """After an answer: keep its session, which TLS 1.3 sends together with the answer.
+
+        One session serves until it is too old; RFC 8446 (C.4) would rather have a new one each
+        time, so that nobody sees that it is the same client.  Our address shows that anyway.
+        """
         tls = _ssl_object(transport)
-        if not tls.session_reused:
+        if self._resumes and not tls.session_reused:
             self._full_handshake = time.monotonic()
-        self.context.session = tls.session
+            self.context.session = tls.session
 
 
 def hurry(transport: asyncio.BaseTransport) -> None:
@@ -104,8 +105,7 @@ def hurry(transport: asyncio.BaseTransport) -> None:
 
 
 class _Context(ssl.SSLContext):
-    """asyncio has no parameter for a session to resume: its one way in is the call that makes a
-    connection's TLS."""
+    """Resumes a session, for which asyncio has no parameter; it makes each TLS by `wrap_bio`."""
 
     session: ssl.SSLSession | None = None
 

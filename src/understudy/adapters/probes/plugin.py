@@ -20,11 +20,14 @@ def health(code: int) -> Health:
             return Health.UNKNOWN
 
 
-def sentence(output: bytes) -> str:
+def sentence(output: str) -> str:
     """The first line that says something, without performance data and fit for a terminal."""
-    for line in output.decode(errors="replace").splitlines():
+    for line in output.splitlines():
         words = " ".join(line.split("|", 1)[0].split())
         if words:
-            shown = "".join(each if each.isprintable() else "?" for each in words)
-            return shown if len(shown) <= _LONGEST else shown[: _LONGEST - 1] + "…"
+            if len(words) > _LONGEST:
+                words = words[: _LONGEST - 1] + "…"
+            if words.isprintable():
+                return words
+            return "".join(each if each.isprintable() else "?" for each in words)
     return ""

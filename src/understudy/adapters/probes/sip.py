@@ -119,11 +119,12 @@ async def options(
 
 async def _ask(target: Target, deadline: float, ca_file: Path | None) -> Reply:
     trouble = check_sip.NotAsked(f"{target.host} has no address")
+    tls = check_sip.client_tls(ca_file) if target.transport == "tls" else None
     for family, address in await _resolve(target, deadline):
         try:
             if target.transport == "udp":
                 return await _over_udp(target, family, address, deadline)
-            return await _over_stream(target, family, address, deadline, ca_file)
+            return await _over_stream(target, family, address, deadline, tls)
         except check_sip.NotAsked as error:  # The next address may have a route.
             trouble = error
     raise trouble
@@ -159,13 +160,13 @@ async def _over_udp(target: Target, family: int, address: Any, deadline: float) 
 
 
 async def _over_stream(
-    target: Target, family: int, address: Any, deadline: float, ca_file: Path | None
+    target: Target, family: int, address: Any, deadline: float, tls: ssl.SSLContext | None
 ) -> Reply:
     where = f"{check_sip.join(address[0], address[1])}/{target.transport}"
     try:
         async with asyncio.timeout(max(0.0, deadline - time.monotonic())):
             sock = await _connect(family, address)
-            return await _converse(sock, target, ca_file, deadline)
+            return await _converse(sock, target, deadline, tls)
     except (TimeoutError, ConnectionAbortedError):  # The latter from a TLS handshake.
         raise check_sip.NoAnswer(f"no answer from {where} in time") from None
     except (ssl.SSLEOFError, ConnectionError, EOFError) as error:
@@ -197,19 +198,17 @@ async def _connect(family: int, address: Any) -> socket.socket:
 
 
 async def _converse(
-    sock: socket.socket, target: Target, ca_file: Path | None, deadline: float
+    sock: socket.socket, target: Target, deadline: float, tls: ssl.SSLContext | None
 ) -> Reply:
-    tls: dict[str, Any] = {}
-    if target.transport == "tls":
-        # Shorter than the deadline, so that asyncio itself clears a handshake away that hangs.
-        patience = max(0.01, 0.95 * (deadline - time.monotonic()))
-        tls = {
-            "ssl": check_sip.client_tls(ca_file),
-            "server_hostname": target.host,
-            "ssl_handshake_timeout": patience,
-            "ssl_shutdown_timeout": 0.5,
-        }
-    reader, writer = await asyncio.open_connection(sock=sock, **tls)
+    # Shorter than the deadline, so that asyncio itself clears a handshake away that hangs.
+    patience = max(0.01, 0.95 * (deadline - time.monotonic()))
+    reader, writer = await asyncio.open_connection(
+        sock=sock,
+        ssl=tls,
+        server_hostname=target.host if tls else None,
+        ssl_handshake_timeout=patience if tls else None,
+        ssl_shutdown_timeout=0.5 if tls else None,
+    )
     try:
         question = check_sip.ask_options(target, sock.getsockname())
         writer.write(question.data)

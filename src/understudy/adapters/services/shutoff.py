@@ -69,8 +69,13 @@ def _rules(ports: Sequence[int]) -> str:
     numbers = ", ".join(str(port) for port in ports)
     ours = f"meta l4proto {{ tcp, udp }} th dport {{ {numbers} }} drop"
     theirs = f"meta l4proto {{ tcp, udp }} th sport {{ {numbers} }} drop"
+    local = 'oifname "lo" accept'
     chain = "chain {0} {{ type filter hook {0} priority filter; policy accept; {1}; {2}; }}"
+    # What goes from us to us is dropped as it comes in: going out, a drop would be EPERM to who
+    # asks, and a question that cannot be put is no deaf PBX.
     return (
-        f"table {TABLE} {{\n{chain.format('input', ours, theirs)}\n"
-        f"{chain.format('output', ours, theirs)}\n}}\n"
+        f"table {TABLE} {{\n"
+        f"{chain.format('input', ours, theirs)}\n"
+        f"{chain.format('output', f'{local}; {ours}', theirs)}\n"
+        "}\n"
     )

@@ -292,7 +292,8 @@ class Systemd:
                 "is-active", "--", *self._companions, within=_rest(deadline)
             )
         except AdapterError as error:
-            return self._report(f"cannot tell whether {', '.join(self._companions)} run: {error}")
+            self._report(f"cannot tell whether {', '.join(self._companions)} run: {error}")
+            return
         for unit, state in zip(self._companions, done.out.split(), strict=False):
             if state not in (*_OVER, "unknown", "deactivating"):
                 self._report(f"{unit} should run on the active node alone, and is {state} here")

@@ -1,0 +1,400 @@
+"""Random stories: whatever fails, in whatever order, the promises hold.
+
+A story is made from its seed alone: two simulated hours, at least three faults that overlap, and at the end everything
+is mended, so that exactly one node must serve.  `make soak` plays them for as long as one likes.
+"""
+
+import random
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+
+from understudy.core import claim as records
+from understudy.core.model import Phase
+from understudy.core.observations import Health, Pbx, Verb
+from understudy.core.policy import Isolation, Policy
+from understudy.core.votes import Verdict
+
+from .world import CHECKPOINTS, NODES, PRIMARY, WALL_AT_START, Machine, Pair, clock
+
+HOURS_2 = 7200.0
+
+
+@dataclass
+class Telling:
+    """What came of one story."""
+
+    seed: int
+    broken: list[str] = field(default_factory=list)  # Promises that were not kept.
+    takeovers: int = 0
+    faults: int = 0
+    most_at_once: int = 0
+    fired: Counter[tuple[Phase, str]] = field(default_factory=Counter)
+
+
+@dataclass
+class Fault:
+    """Something that is wrong from `begins` to `ends`, in seconds of the story."""
+
+    what: str
+    begins: float
+    ends: float
+    strike: Callable[[], None]
+    mend: Callable[[], None]
+
+
+def policy_of(dice: random.Random) -> Policy:
+    """Numbers that keep PROTOCOL T2, from hasty to the article's own."""
+    interval = dice.choice([10.0, 20.0, 30.0, 60.0])
+    claim_stale = dice.choice([30.0, 45.0, 60.0])
+    checkpoints_stale = interval * dice.choice([2.5, 3.0])
+    stop_within = dice.choice([5.0, 10.0, 25.0])
+    question = min(10.0, interval / 2)
+    announce = claim_stale + stop_within + 3.0 + dice.choice([0.0, 10.0])
+    least = checkpoints_stale + stop_within + 2 * interval + question
+    least = max(least + dice.choice([0.0, 60.0]), announce, claim_stale + 40.0 + stop_within)
+    return Policy(
+        me="pbx01",
+        peer="pbx02",
+        interval=interval,
+        claim_stale=claim_stale,
+        checkpoints_stale=checkpoints_stale,
+        stop_within=stop_within,
+        question=question,
+        announce=announce,
+        patience=least + dice.choice([0.0, 30.0]),
+        restart_grace=dice.choice([40.0, 60.0]),
+        settle_down=dice.choice([120.0, 600.0]),
+        first_proof=15.0,
+        guard=20.0,
+        digest="d",
+    )
+
+
+class Weather:
+    """One story: makes the faults, lets them happen, and watches the promises."""
+
+    def __init__(self, seed: int, told: Callable[[str], None] | None = None) -> None:
+        self.dice = random.Random(seed)
+        self.policy = policy_of(self.dice)
+        self.pair = Pair(self.policy, seed=seed, told=told)
+        self.telling = Telling(seed)
+        self.open: set[str] = set()
+        self.changed_at = 0.0  # When a fault last began or ended.
+        self.excused_until = 0.0  # A named exception of PROTOCOL.md may show until then.
+        self.moved_by_person_at = float("-inf")
+        if self.dice.random() < 0.15:
+            for machine in self.pair.machines.values():
+                if self.dice.random() < 0.5:
+                    machine.policy = replace(machine.policy, isolation=Isolation.KEEP)
+
+    def play(self) -> Telling:
+        pair, dice = self.pair, self.dice
+        for machine in pair.machines.values():
+            machine.pbx.stop_takes = dice.uniform(0.2, self.policy.stop_within - 0.5)
+            machine.pbx.start_takes = dice.uniform(0.5, 10.0)
+        if dice.random() < 0.3:
+            pair.late_writes = 0.03
+        pair.boot()
+        for fault in self._faults():
+            self._schedule(fault)
+        for at in sorted(dice.uniform(300, 6000) for _ in range(dice.randint(0, 4))):
+            pair.loop.call_at(at, self._person)
+        pair.run(6300.0 - pair.loop.now)
+        self._mend_all()
+        pair.run(HOURS_2 - pair.loop.now)
+        self._settle()
+        pair.end()
+        self._judge()
+        return self.telling
+
+    # Faults
+
+    def _faults(self) -> Iterator[Fault]:
+        dice = self.dice
+        when_ = dice.uniform(200, 1500)
+        for _ in range(dice.randint(4, 9)):
+            lasts = dice.choice([5, 30, 90, 300, 600, 1200, 2400]) * dice.uniform(0.7, 1.3)
+            yield from self._fault(when_, min(when_ + lasts, 6200.0))
+            # Mostly while the one before still lasts.
+            when_ += dice.choice([0.0, 0.1, 0.3, 0.5, 1.3]) * lasts + dice.uniform(0, 120)
+            if when_ > 5900:
+                return
+
+    def _fault(self, begins: float, ends: float) -> Iterator[Fault]:
+        dice, pair = self.dice, self.pair
+        machine = pair.machines[dice.choice(NODES)]
+        checkpoint = dice.choice(CHECKPOINTS)
+        kind = dice.choice(KINDS)
+        match kind:
+            case "power":
+                yield Fault(f"{kind} {machine.name}", begins, ends, machine.power_off, machine.power_on)
+            case "pbx dies" | "pbx deaf":
+                bad = Pbx.DEAD if kind == "pbx dies" else Pbx.DEAF
+
+                def worsen() -> None:
+                    if machine.pbx.is_ is Pbx.ANSWERING:
+                        machine.pbx.become(bad)
+                        machine.pbx.cannot_start = dice.random() < 0.7
+
+                def better() -> None:
+                    machine.pbx.cannot_start = False
+
+                yield Fault(f"{kind} {machine.name}", begins, ends, worsen, better)
+            case "cannot start":
+
+                def forbid() -> None:
+                    machine.pbx.cannot_start = True
+
+                def allow() -> None:
+                    machine.pbx.cannot_start = False
+
+                yield Fault(f"{kind} {machine.name}", begins, ends, forbid, allow)
+            case "agent":
+                restart = min(ends, begins + dice.choice([0.5, 5.0, 60.0, 900.0]))
+                yield Fault(
+                    f"{kind} {machine.name}",
+                    begins,
+                    restart,
+                    machine.kill_agent,
+                    lambda: machine.begin(booted=False),
+                )
+            case "freeze":
+                seconds = dice.choice([3.0, 20.0, 90.0, 400.0])
+
+                def freeze() -> None:
+                    machine.freeze(seconds)
+                    bound = self.policy.first_proof + self.policy.claim_reading + self.policy.stop_within
+                    self.excused_until = max(
+                        self.excused_until, pair.loop.now + seconds + bound
+                    )
+
+                yield Fault(f"{kind} {machine.name}", begins, begins + seconds, freeze, _nothing)
+            case "cut":
+                there = dice.choice([*CHECKPOINTS, PRIMARY, _other(machine.name)])
+                yield self._cut(machine.name, there, begins, ends, one_way=dice.random() < 0.4)
+            case "isolated" | "isolated from check points":
+                targets = [*CHECKPOINTS]
+                if kind == "isolated":
+                    targets += [PRIMARY, _other(machine.name)]
+                ends = max(ends, begins + 300.0)
+                for there in targets:
+                    yield self._cut(machine.name, there, begins, ends, one_way=False)
+            case "check point dead":
+                yield Fault(
+                    f"{kind} {checkpoint}",
+                    begins,
+                    ends,
+                    lambda: pair.dead.add(checkpoint),
+                    lambda: pair.dead.discard(checkpoint),
+                )
+            case "check point lies":
+                lie = dice.choice([Health.UP, Health.DOWN, Health.UNKNOWN])
+                yield Fault(
+                    f"{kind} {checkpoint}",
+                    begins,
+                    ends,
+                    lambda: pair.lies.__setitem__(checkpoint, lie),
+                    lambda: _forget(pair.lies, checkpoint),
+                )
+            case "name server":
+                yield Fault(
+                    kind,
+                    begins,
+                    ends,
+                    lambda: pair.dead.add(PRIMARY),
+                    lambda: pair.dead.discard(PRIMARY),
+                )
+            case "loss":
+
+                def lose() -> None:
+                    pair.network.loss = dice.choice([0.02, 0.1, 0.3])
+                    pair.network.delay = dice.choice([0.0, 0.5])
+
+                def lose_no_more() -> None:
+                    pair.network.loss = pair.network.delay = 0.0
+
+                yield Fault(kind, begins, ends, lose, lose_no_more)
+            case "clock":
+
+                def jump() -> None:
+                    machine.wall_offset += dice.choice([-30.0, 5.0, 90.0])
+
+                yield Fault(f"{kind} {machine.name}", begins, begins + 1.0, jump, _nothing)
+            case "configuration":
+
+                def edit() -> None:
+                    self._reconfigure(machine, "edited")
+
+                def edit_back() -> None:
+                    self._reconfigure(machine, "d")
+
+                yield Fault(f"{kind} {machine.name}", begins, ends, edit, edit_back)
+            case "cannot stop":
+
+                def stick() -> None:
+                    machine.pbx.cannot_stop = True
+
+                def unstick() -> None:
+                    machine.pbx.cannot_stop = False
+
+                yield Fault(f"{kind} {machine.name}", begins, ends, stick, unstick)
+
+    def _cut(self, here: str, there: str, begins: float, ends: float, *, one_way: bool) -> Fault:
+        network = self.pair.network
+        return Fault(
+            f"cut {here} {there}",
+            begins,
+            ends,
+            lambda: network.separate(here, there, one_way=one_way),
+            lambda: network.join(here, there),
+        )
+
+    def _reconfigure(self, machine: Machine, digest: str) -> None:
+        machine.policy = replace(machine.policy, digest=digest)
+        if machine.agent is not None:
+            machine.kill_agent()
+            machine.begin(booted=False)
+
+    def _schedule(self, fault: Fault) -> None:
+        self.telling.faults += 1
+        key = f"{fault.what} {fault.begins}"
+
+        def begin() -> None:
+            self.open.add(key)
+            self.changed_at = self.pair.loop.now
+            self.telling.most_at_once = max(self.telling.most_at_once, len(self.open))
+            self.pair.tell("weather", fault.what)
+            fault.strike()
+
+        def end() -> None:
+            self.open.discard(key)
+            self.changed_at = self.pair.loop.now
+            self.pair.tell("weather", f"no more: {fault.what}")
+            fault.mend()
+
+        self.pair.loop.call_at(fault.begins, begin)
+        self.pair.loop.call_at(fault.ends, end)
+
+    # A person
+
+    def _person(self) -> None:
+        """Somebody gives an order, or touches the PBX by hand."""
+        pair, dice = self.pair, self.dice
+        machine = pair.machines[dice.choice(NODES)]
+        self.moved_by_person_at = pair.loop.now
+        whim = dice.choice(WHIMS)
+        pair.tell("person", f"{whim} {machine.name}")
+        match whim:
+            case "failover":
+                machine.journal.place(Verb.FAILOVER, accept_loss=dice.random() < 0.5)
+            case "forced failover":
+                machine.journal.place(Verb.FAILOVER, accept_two_active=True, accept_loss=dice.random() < 0.5)
+                # Until the other node has read the claim, or its proofs are too old, and its PBX is stopped.
+                policy = self.policy
+                stale = max(policy.claim_stale, policy.checkpoints_stale, policy.first_proof)
+                bound = policy.announce + 2 * policy.stop_within + stale + policy.claim_reading
+                self.excused_until = max(self.excused_until, pair.loop.now + bound + policy.interval)
+            case "switchover":
+                machine.journal.place(Verb.SWITCHOVER)
+            case "rejoin":
+                machine.journal.place(Verb.REJOIN)
+            case "pause":
+                if pair.claim is not None:
+                    until = int(WALL_AT_START + pair.loop.now + dice.choice([60, 600]))
+                    pair.claim = records.pause(pair.claim, until)
+            case "resume":
+                if pair.claim is not None:
+                    pair.claim = records.resume(pair.claim)
+            case "stops the pbx" | "restarts the pbx":
+                if machine.pbx.is_ is Pbx.ANSWERING:
+                    machine.pbx.become(Pbx.STOPPED)
+                seconds = 8.0 if whim == "restarts the pbx" else dice.uniform(60, 900)
+                pair.later(seconds, lambda: self._start_by_hand(machine))
+        machine.wake_soon()
+
+    def _start_by_hand(self, machine: Machine, tries: int = 30) -> None:
+        """`systemctl start`, until it works: may-start has the last word (T7)."""
+        if tries == 0 or machine.pbx.is_ is not Pbx.STOPPED or not self._is_holder(machine):
+            return
+        agent = machine.agent
+        claim = self.pair.claim
+        if agent is None or machine.is_frozen or claim is None or claim.is_announced:
+            self.pair.later(5.0, lambda: self._start_by_hand(machine, tries - 1))
+            return
+        reached = PRIMARY not in self.pair.dead and self.pair.network.carries(machine.name, PRIMARY)
+        if reached and agent.state.evidence.theirs is not Verdict.UP:
+            machine.pbx.become(Pbx.DEAD if machine.pbx.cannot_start else Pbx.ANSWERING)
+
+    def _is_holder(self, machine: Machine) -> bool:
+        return self.pair.claim is not None and self.pair.claim.node == machine.name
+
+    # The end
+
+    def _mend_all(self) -> None:
+        pair = self.pair
+        self.open.clear()
+        pair.network.cut.clear()
+        pair.network.loss = pair.network.delay = pair.late_writes = 0.0
+        pair.dead.clear()
+        pair.lies.clear()
+        for machine in pair.machines.values():
+            machine.pbx.cannot_start = machine.pbx.cannot_stop = False
+            machine.power_on()
+            machine.begin(booted=False)
+            if machine.policy.digest != "d":
+                self._reconfigure(machine, "d")
+            if machine.pbx.is_ is Pbx.STOPPED:
+                self._start_by_hand(machine)
+
+    def _settle(self) -> None:
+        """Everything is well.  Give it the time that the numbers ask for, then somebody must serve."""
+        policy = self.policy
+        longest = 2 * policy.patience + 6 * policy.interval + 6 * policy.restart_grace + 100
+        for _ in range(2):
+            self.pair.run(longest)
+            if len(self.pair.serving) == 1:
+                return
+            for machine in self.pair.machines.values():
+                self._start_by_hand(machine)
+
+    def _judge(self) -> None:
+        pair, telling = self.pair, self.telling
+        telling.fired = pair.fired
+        telling.takeovers = pair.takeovers
+        keeps = any(each.policy.isolation is Isolation.KEEP for each in pair.machines.values())
+        for begins, ends in pair.overlaps:
+            if not keeps and ends > begins and ends > self.excused_until:
+                telling.broken.append(f"two active from {clock(begins)} to {clock(ends)}")
+        phases = {each.journal.state.phase for each in pair.machines.values()}
+        if len(pair.serving) != 1 and Phase.HALTED not in phases:
+            telling.broken.append(f"all is well again, but {pair.serving or 'nobody'} serves")
+
+
+def _other(node: str) -> str:
+    return NODES[1 - NODES.index(node)]
+
+
+def _forget(lies: dict[str, Health], checkpoint: str) -> None:
+    lies.pop(checkpoint, None)
+
+
+def _nothing() -> None:
+    pass
+
+
+KINDS = (
+    "power", "power", "power", "pbx dies", "pbx dies", "pbx deaf", "cannot start", "agent", "agent", "freeze",
+    "cut", "cut", "cut", "isolated", "isolated", "isolated from check points", "check point dead",
+    "check point lies", "name server", "loss", "clock", "configuration", "cannot stop",
+)  # fmt: skip
+WHIMS = (
+    "failover", "forced failover", "switchover", "switchover", "rejoin", "rejoin", "rejoin", "pause", "resume",
+    "stops the pbx", "restarts the pbx",
+)  # fmt: skip
+
+
+def play(seed: int) -> Telling:
+    return Weather(seed).play()
+
+
