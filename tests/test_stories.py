@@ -14,14 +14,18 @@ STORIES = sorted((Path(__file__).parent / "stories").glob("*.txt"))
 
 # Stories that do not end as they must, and why.  Nothing that happened is written below their commands.  When one of
 # them is mended its test says so: take it off this list, then rewrite.
-AWAITED: dict[str, str] = {}
+AWAITED = {
+    "switchover": "the node that handed over counts the time before that as patience, and announces",
+    "old-active-returns": "the same",
+    "claim-restored-from-old-backup": "the active node does not point the restored name here again",
+}
 
 
 @pytest.mark.parametrize("path", STORIES, ids=lambda path: path.stem)
 def test_story(path: Path, request: pytest.FixtureRequest) -> None:
     written = path.read_text(encoding="utf-8")
     if path.stem in AWAITED:
-        with pytest.raises(StoryError):
+        with pytest.raises(StoryError):  # Mended?  Then take it off the list, and rewrite.
             tell(written)
         return
     told = tell(written)

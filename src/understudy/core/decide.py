@@ -96,7 +96,7 @@ def _ask(
     """Ask for the step that `state` stands at, if it is in a runbook."""
     if state.runbook is None:
         return Decision(state, rule, order=order)
-    at = replace(facts, state=state)
+    at = Facts(state, facts.seen, facts.now, facts.wall, facts.policy)
     if facts.claim is None and entry(at).step in NEED_THE_CLAIM:
         return Decision(state, rule, order=order)  # The next reading lets it be asked for.
     return Decision(state, rule, _action(at), order, guarded=entry(at).guarded)

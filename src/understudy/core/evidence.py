@@ -49,13 +49,21 @@ def _booted(state: State, now: float) -> State:
 
 def _voided(state: State, why: str, now: float) -> State:
     """V5: this machine stood still or its clocks jumped: no proof counts, patience starts anew."""
-    old = state.evidence
-    void = Evidence(
+    void = replace(
+        state.evidence,
         void_since=now,
         void_why=why,
-        pbx=old.pbx,
-        stop_seen=old.stop_seen,
-        strikes=tuple(at for at in old.strikes if at <= now),
+        claim=None,
+        claim_at=NEVER,
+        claim_trouble="not read since",
+        proved_at=NEVER,
+        announced_at=NEVER,
+        mine=Verdict.UNCLEAR,
+        theirs=Verdict.UNCLEAR,
+        up_since=NEVER,
+        up_at=NEVER,
+        down_since=NEVER,
+        peer=None,
     )
     return replace(state, evidence=void)
 
@@ -160,7 +168,9 @@ def _counted(old: Evidence, asked: Round, policy: Policy) -> Evidence:
         mine=mine,
         theirs=theirs,
         up_since=up_since,
-        up_at=asked.asked_at if up_since != NEVER and asked.asked_at - up_since >= policy.span else old.up_at,
+        up_at=asked.asked_at
+        if up_since != NEVER and asked.asked_at - up_since >= policy.span
+        else old.up_at,
         down_since=_since(
             old.down_since, asked.asked_at, holds=theirs is Verdict.DOWN, goes_on=timely
         ),

@@ -72,7 +72,9 @@ class Evidence:
     mine: Verdict = Verdict.UNCLEAR  # What that round says about this node,
     theirs: Verdict = Verdict.UNCLEAR  # and about the other.
     up_since: float = NEVER  # V3: since when a majority says in each round that we are up.
-    up_at: float = NEVER  # S1, proof 2: when the last round was asked that such a time had led up to.
+    up_at: float = (
+        NEVER  # S1, proof 2: when the last round was asked that such a time had led up to.
+    )
     down_since: float = NEVER  # Since when the verdict on the other node is down, without a break.
     pbx: Pbx = Pbx.UNKNOWN
     stop_seen: bool = False  # We saw it run, and then saw it stopped on purpose: a person's doing.

@@ -27,7 +27,10 @@ def is_attentive(state: State, now: float, policy: Policy) -> bool:
     if state.phase in WAITING or (evidence.claim is not None and evidence.claim.is_announced):
         return True
     if state.phase is Phase.ACTIVE:  # Proof 2 is due, or has just been missed.
-        return now - evidence.up_at > 1.2 * policy.interval + policy.question and evidence.up_since == NEVER
+        return (
+            now - evidence.up_at > 1.2 * policy.interval + policy.question
+            and evidence.up_since == NEVER
+        )
     suspects = state.phase is Phase.SUSPECTING and evidence.down_since != NEVER
     return suspects and now - evidence.down_since >= policy.patience - policy.announce
 
@@ -48,13 +51,14 @@ def next_reading(state: State, now: float, policy: Policy) -> float:
 
 def next_look(state: State, policy: Policy) -> float:
     """Between two looks at our own PBX."""
-    return max(1.0, policy.restart_grace / 4 if state.phase in SERVING else policy.quick)
+    return max(1.0, policy.restart_grace / (4 if state.phase in SERVING else 2))
 
 
 def next_turn(state: State, now: float, policy: Policy) -> float:
     """Until the next instant at which time alone may change the decision."""
     evidence = state.evidence
-    instants = [
+    soonest = now + policy.interval
+    for instant in (
         evidence.proved_at + policy.claim_stale,
         evidence.up_at + policy.checkpoints_stale,
         evidence.void_since + policy.first_proof,
@@ -62,15 +66,13 @@ def next_turn(state: State, now: float, policy: Policy) -> float:
         evidence.start_failed_at + 3 * policy.restart_grace,
         evidence.down_since + policy.patience - policy.announce,
         evidence.struck_at + policy.announce,
-    ]
-    if evidence.pbx_bad_since != NEVER:
-        instants += [
-            evidence.pbx_bad_since + policy.restart_grace / 2,
-            evidence.pbx_bad_since + policy.restart_grace,
-            evidence.restarted_at + 3 * policy.restart_grace,
-        ]
-    ahead = [instant - now for instant in instants if instant > now - TICK]
-    return max(min(ahead, default=policy.interval), 0.0) + TICK
+        evidence.pbx_bad_since + policy.restart_grace / 2,
+        evidence.pbx_bad_since + policy.restart_grace,
+        evidence.restarted_at + 3 * policy.restart_grace,
+    ):
+        if now - TICK < instant < soonest:
+            soonest = instant
+    return max(soonest - now, 0.0) + TICK
 
 
 TICK = 0.001  # Just after an instant, so that "older than" holds.

@@ -42,12 +42,13 @@ class Policy:
     settle_down: float = 600.0
     first_proof: float = 15.0  # How long an agent without any proof may look for its first (S2).
     guard: float = 30.0  # How long a PBX may outlive a dead or hanging agent (S2).
+    hurry: float = 5.0  # V4: between two rounds while something is about to happen.
     digest: str = ""
 
     @property
     def quick(self) -> float:
         """V4: how often a node asks while something is about to happen."""
-        return min(self.interval, 5.0)
+        return min(self.interval, self.hurry)
 
     @property
     def span(self) -> float:

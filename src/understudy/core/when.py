@@ -1,7 +1,5 @@
 """The conditions that a row may name.  Each answers one yes-or-no question."""
 
-from dataclasses import dataclass
-
 from .claim import Claim, How
 from .model import NEVER, Evidence, Runbook, State
 from .observations import Order, Outcome, Pbx, Ready, Result, Seen, Verb
@@ -12,23 +10,15 @@ from .votes import Verdict
 MOST_RETURNS = 2  # T5.
 
 
-@dataclass(frozen=True, slots=True)
 class Facts:
     """All that a decision depends on.  `now` is boot time, `wall` wall clock time, both in seconds."""
 
-    state: State
-    seen: Seen
-    now: float
-    wall: float
-    policy: Policy
+    __slots__ = ("claim", "evidence", "now", "policy", "seen", "state", "wall")
 
-    @property
-    def evidence(self) -> Evidence:
-        return self.state.evidence
-
-    @property
-    def claim(self) -> Claim | None:
-        return self.state.evidence.claim
+    def __init__(self, state: State, seen: Seen, now: float, wall: float, policy: Policy) -> None:
+        self.state, self.seen, self.now, self.wall, self.policy = state, seen, now, wall, policy
+        self.evidence: Evidence = state.evidence
+        self.claim: Claim | None = state.evidence.claim
 
 
 # The claim

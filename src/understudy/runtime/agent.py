@@ -8,14 +8,13 @@ the node from seeing that it has lost the claim (PROTOCOL S3).
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Protocol
+from typing import Any, Protocol
 
 from understudy.core import pace
 from understudy.core.actions import Action, Prove, Restart, Start, Stop
 from understudy.core.decide import Decision
 from understudy.core.model import SERVING, NEVER, State
 from understudy.core.observations import (
-    NOTHING,
     ClaimReading,
     Order,
     Pbx,
@@ -60,6 +59,7 @@ class Agent:
     _looking: Task | None = None
     _looked_at: float = NEVER
     _rest_until: float = NEVER
+    _turn_due: float = NEVER
     _factor: float = 1.0
     _generation: int = 0  # Of our own PBX: a look from before an action says nothing after it.
     _last: Moment | None = None
@@ -78,7 +78,7 @@ class Agent:
     def begin(self, *, booted: bool) -> None:
         """This process has just started, on a machine that has booted since the last one (or not)."""
         self.policy = self._policy_to_begin_with()
-        self._see(Seen(started=True, booted=booted))
+        self._see(started=True, booted=booted)
 
     def wake(self) -> float:
         """Start what is due; return in how many seconds to be called again, at the latest."""
@@ -87,10 +87,11 @@ class Agent:
         self._last = at
         if jump:
             self._read_again_at = NEVER
-            self._see(Seen(voided=jump))
+            self._see(voided=jump)
         self._start_what_is_due(at.boot)
-        self._see(NOTHING)
-        return self._until_next(self.clock.now().boot)
+        if at.boot >= self._turn_due or self.journal.next_order() is not None:
+            self._see()
+        return self._until_next(at.boot)
 
     def hurry(self) -> None:
         """Read the claim now: the other node, or a person, has changed it."""
@@ -124,7 +125,7 @@ class Agent:
 
     def _claim_read(self, reading: ClaimReading) -> None:
         self._reading = None
-        self._see(Seen(claim=reading))
+        self._see(claim=reading)
 
     async def _ask(self) -> Round:
         """V1: all check points about both nodes, once, at about the same instant."""
@@ -142,7 +143,7 @@ class Agent:
 
     def _asked(self, asked: Round) -> None:
         self._asking = None
-        self._see(Seen(round=asked))
+        self._see(round=asked)
 
     async def _look(self, generation: int) -> tuple[int, Pbx]:
         return generation, await self.world.service.look()
@@ -150,28 +151,31 @@ class Agent:
     def _looked(self, found: tuple[int, Pbx]) -> None:
         self._looking = None
         generation, pbx = found
-        if generation == self._generation and self._running is None:
-            self._see(Seen(pbx=pbx))
+        current = generation == self._generation and self._running is None
+        if current and pbx is not self.state.evidence.pbx:
+            self._see(pbx=pbx)
 
     # What to do about it
 
-    def _see(self, seen: Seen) -> None:
+    def _see(self, **new: Any) -> None:
+        """Have what is new (fields of Seen) decided upon, and do what the decision asks for."""
         at = self.clock.now()
         before = self.state
-        resting = at.boot < self._rest_until
-        seen = replace(
-            seen,
+        seen = Seen(
             order=self.journal.next_order(),
-            busy=self._running is not None or resting,
+            busy=self._running is not None or at.boot < self._rest_until,
             break_glass=self.broken_glass(),
+            **new,
         )
         decision = turns.tick(self.journal, seen, at, self.policy)
         after = self.state
-        if (after.phase, after.runbook) != (before.phase, before.runbook):
+        if after.phase is not before.phase or after.runbook is not before.runbook:
             self._cancel()
         if decision.action is not None:
             self._do(decision)
-        self._adopt()
+        if self.journal.adopted is not self.configured:
+            self._adopt()
+        self._turn_due = at.boot + self._until_turn(at.boot)
         self.on_turn(decision)
 
     def _do(self, decision: Decision) -> None:
@@ -191,12 +195,10 @@ class Agent:
         if not done:
             self._rest_until = self.clock.now().boot + self._rest
         self._see(
-            Seen(
-                outcome=performed.outcome,
-                claim=performed.claim,
-                peer=performed.peer,
-                pbx=_proved(action) if done else None,
-            )
+            outcome=performed.outcome,
+            claim=performed.claim,
+            peer=performed.peer,
+            pbx=_proved(action) if done else None,
         )
 
     def _cancel(self) -> None:
@@ -213,16 +215,19 @@ class Agent:
     def _until_round(self, now: float) -> float:
         return pace.next_round(self.state, now, self.policy, self._factor)
 
+    def _until_turn(self, now: float) -> float:
+        wait = pace.next_turn(self.state, now, self.policy)
+        return min(wait, self._rest_until - now) if self._rest_until > now else wait
+
     def _until_next(self, now: float) -> float:
         state, policy = self.state, self.policy
-        waits = [pace.next_turn(state, now, policy), self._looked_at + pace.next_look(state, policy) - now]
+        wait = min(self._turn_due, self._looked_at + pace.next_look(state, policy)) - now
         if self._reading is None:
-            waits.append(max(pace.next_reading(state, now, policy), self._read_again_at - now))
+            reading = pace.next_reading(state, now, policy)
+            wait = min(wait, max(reading, self._read_again_at - now))
         if self._asking is None:
-            waits.append(self._until_round(now))
-        if self._rest_until > now:
-            waits.append(self._rest_until - now)
-        return max(min(waits), pace.TICK)
+            wait = min(wait, self._until_round(now))
+        return max(wait, pace.TICK)
 
     def _jump(self, at: Moment) -> str:
         """V5: did this machine stand still, or do its clocks disagree about how long it was?"""

@@ -114,7 +114,7 @@ class SqliteJournal:
 
     @property
     def unsettled(self) -> bool:
-        """A write of ours may still be on its way (C2).  True is on the disk before this returns, if a disk is there."""
+        """A write of ours may still be on its way (C2).  True is on the disk before this returns."""
         return self._unsettled
 
     @unsettled.setter

@@ -54,7 +54,7 @@ CREATE INDEX IF NOT EXISTS notes_by_wall ON notes (wall);
 """
 
 
-class Corrupt(JournalError):  # noqa: N818 - named like its family in errors.py
+class Corrupt(JournalError):
     """The file is there and cannot be understood."""
 
 

@@ -22,7 +22,7 @@ def news(before: State, after: State, seen: Seen) -> Iterator[tuple[str, str]]:
         yield "pbx", f"the PBX here is {new.pbx}"
     trouble = new.claim_trouble
     if trouble is not old.claim_trouble and _gist(trouble) != _gist(old.claim_trouble):
-        yield "claim", trouble or "the claim can be read"
+        yield "claim-trouble", trouble or "the claim can be read"
     if new.claim is not None and new.claim is not old.claim:
         text = _claim_news(old.claim, new.claim)
         if text:

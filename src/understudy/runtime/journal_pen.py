@@ -148,7 +148,7 @@ def transaction(db: sqlite3.Connection) -> Iterator[sqlite3.Connection]:
         yield db
         db.execute("COMMIT")
     except BaseException:
-        if db.intransaction:
+        if db.in_transaction:
             with suppress(sqlite3.Error):
                 db.execute("ROLLBACK")
         raise

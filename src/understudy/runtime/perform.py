@@ -69,8 +69,10 @@ async def perform(world: World, action: Action, *, guarded: bool, known: Claim |
         performed = await _do(world, action)
     except AdapterError as error:
         return Performed(Outcome(Result.FAILED, str(error)), reading)
-    return performed if performed.claim is not None else Performed(
-        performed.outcome, reading, performed.peer
+    return (
+        performed
+        if performed.claim is not None
+        else Performed(performed.outcome, reading, performed.peer)
     )
 
 
@@ -81,7 +83,9 @@ def _refusal(reading: ClaimReading, me: str) -> Outcome | None:
     if claim.node != me:
         return Outcome(Result.LOST, f"the claim names {claim.node}, epoch {claim.epoch}")
     if claim.is_announced:
-        return Outcome(Result.LOST, f"{claim.announced} has announced that it is about to take over")
+        return Outcome(
+            Result.LOST, f"{claim.announced} has announced that it is about to take over"
+        )
     return None
 
 
@@ -90,7 +94,7 @@ async def _do(world: World, action: Action) -> Performed:
         case WriteClaim(old, new):
             return Performed(*await world.keeper.write(old, new))
         case AskPeer(epoch):
-            answer = await world.peer.ask(epoch)
+            answer = await _ask(world, epoch)
             return Performed(_readiness(answer, epoch), peer=answer)
         case Fence(node, epoch):
             await world.peer.fence(node, epoch)
@@ -118,6 +122,15 @@ async def _do(world: World, action: Action) -> Performed:
         case Renew():
             await world.copies.renew()
     return Performed(Outcome(Result.DONE))
+
+
+async def _ask(world: World, epoch: int) -> PeerAnswer:
+    """H2.  Who cannot be asked is not ready, and is not asked again at once."""
+    asked_at = world.keeper.clock.now().boot
+    try:
+        return await world.peer.ask(epoch)
+    except AdapterError as error:
+        return PeerAnswer(asked_at=asked_at, ready=Ready.NO, epoch=epoch, why=str(error))
 
 
 def _readiness(answer: PeerAnswer, epoch: int) -> Outcome:

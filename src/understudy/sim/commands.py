@@ -19,7 +19,7 @@ ALL = "check-points"  # All of them, where a place may stand.
 EDITED = "edited"  # The digest of the configuration that `edit` leads to, on either node.
 
 
-class Unclear(Exception):  # noqa: N818 - becomes a StoryError, which knows the line.
+class Unclear(Exception):
     """The sentence for the author of the story."""
 
 

@@ -45,8 +45,8 @@ class Fault:
 
 def policy_of(dice: random.Random) -> Policy:
     """Numbers that keep PROTOCOL T2, from hasty to the article's own."""
-    interval = dice.choice([10.0, 20.0, 30.0, 60.0])
-    claim_stale = dice.choice([30.0, 45.0, 60.0])
+    interval = dice.choice([20.0, 30.0, 60.0])
+    claim_stale = dice.choice([45.0, 60.0, 90.0])
     checkpoints_stale = interval * dice.choice([2.5, 3.0])
     stop_within = dice.choice([5.0, 10.0, 25.0])
     question = min(10.0, interval / 2)
@@ -67,6 +67,7 @@ def policy_of(dice: random.Random) -> Policy:
         settle_down=dice.choice([120.0, 600.0]),
         first_proof=15.0,
         guard=20.0,
+        hurry=dice.choice([5.0, 10.0]),
         digest="d",
     )
 
@@ -128,7 +129,9 @@ class Weather:
         kind = dice.choice(KINDS)
         match kind:
             case "power":
-                yield Fault(f"{kind} {machine.name}", begins, ends, machine.power_off, machine.power_on)
+                yield Fault(
+                    f"{kind} {machine.name}", begins, ends, machine.power_off, machine.power_on
+                )
             case "pbx dies" | "pbx deaf":
                 bad = Pbx.DEAD if kind == "pbx dies" else Pbx.DEAF
 
@@ -164,10 +167,12 @@ class Weather:
 
                 def freeze() -> None:
                     machine.freeze(seconds)
-                    bound = self.policy.first_proof + self.policy.claim_reading + self.policy.stop_within
-                    self.excused_until = max(
-                        self.excused_until, pair.loop.now + seconds + bound
+                    bound = (
+                        self.policy.first_proof
+                        + self.policy.claim_reading
+                        + self.policy.stop_within
                     )
+                    self.excused_until = max(self.excused_until, pair.loop.now + seconds + bound)
 
                 yield Fault(f"{kind} {machine.name}", begins, begins + seconds, freeze, _nothing)
             case "cut":
@@ -289,12 +294,16 @@ class Weather:
             case "failover":
                 machine.journal.place(Verb.FAILOVER, accept_loss=dice.random() < 0.5)
             case "forced failover":
-                machine.journal.place(Verb.FAILOVER, accept_two_active=True, accept_loss=dice.random() < 0.5)
+                machine.journal.place(
+                    Verb.FAILOVER, accept_two_active=True, accept_loss=dice.random() < 0.5
+                )
                 # Until the other node has read the claim, or its proofs are too old, and its PBX is stopped.
                 policy = self.policy
                 stale = max(policy.claim_stale, policy.checkpoints_stale, policy.first_proof)
                 bound = policy.announce + 2 * policy.stop_within + stale + policy.claim_reading
-                self.excused_until = max(self.excused_until, pair.loop.now + bound + policy.interval)
+                self.excused_until = max(
+                    self.excused_until, pair.loop.now + bound + policy.interval
+                )
             case "switchover":
                 machine.journal.place(Verb.SWITCHOVER)
             case "rejoin":
@@ -396,5 +405,3 @@ WHIMS = (
 
 def play(seed: int) -> Telling:
     return Weather(seed).play()
-
-

@@ -23,7 +23,14 @@ from understudy.core.observations import (
 )
 from understudy.core.policy import Policy
 from understudy.core.votes import Verdict
-from understudy.errors import AdapterError, ClaimMissing, Denied, NotStopped, Unanswered, Unreachable
+from understudy.errors import (
+    AdapterError,
+    ClaimMissing,
+    Denied,
+    NotStopped,
+    Unanswered,
+    Unreachable,
+)
 from understudy.ports import Moment
 from understudy.runtime.agent import Agent
 from understudy.runtime.door import STOPPED, fence_refusal, readiness
@@ -83,9 +90,12 @@ class FakePbx:
     def serves(self) -> bool:
         """Could a caller be answered by it now?"""
         runs = self.is_ is Pbx.ANSWERING
-        return runs and self.machine.has_power and not self.is_shut_off and not self.machine.is_frozen
+        return (
+            runs and self.machine.has_power and not self.is_shut_off and not self.machine.is_frozen
+        )
 
     def become(self, pbx: Pbx) -> None:
+        """Whatever happens to it happens here, so that the pair notices two that serve."""
         if pbx is not self.is_:
             self.machine.pair.tell(self.machine.name, f"the PBX is {pbx}")
             self.is_ = pbx
@@ -109,8 +119,9 @@ class FakePbx:
     def _come_up(self, count: int) -> None:
         if self.is_ is not Pbx.STARTING or count != self._starts:
             return
-        self.become(Pbx.DEAD if self.cannot_start else Pbx.ANSWERING)
-        if self.dies_when_called and self.is_ is Pbx.ANSWERING:
+        came_up = Pbx.DEAD if self.cannot_start else Pbx.ANSWERING
+        self.become(came_up)
+        if self.dies_when_called and came_up is Pbx.ANSWERING:
             self.machine.pair.later(5.0, self.die)
 
     def die(self) -> None:
@@ -322,7 +333,11 @@ class MemoryJournal:
 
     def record(self, decision: Decision, seen: Seen, at: Moment) -> None:
         before, self.state = self.state, decision.state
-        if decision.rule is not None or seen.round is not None or decision.state.epoch != before.epoch:
+        if (
+            decision.rule is not None
+            or seen.round is not None
+            or decision.state.epoch != before.epoch
+        ):
             self._durable = decision.state
         if decision.order is not None:
             self._orders.remove(decision.order)
@@ -553,7 +568,11 @@ class Pair:
         if rule.name == "take-over-done" and before.runbook is not Runbook.START:
             self.takeovers += 1
         if self._told is not None:
-            change = f"{before.phase} -> {after.phase}" if after.phase != before.phase else f"{after.phase}"
+            change = (
+                f"{before.phase} -> {after.phase}"
+                if after.phase != before.phase
+                else f"{after.phase}"
+            )
             self.tell(machine.name, f"{change}: {rule.because} [{rule.name}]")
         if decision.action is not None:
             self.asked(machine, decision)
@@ -584,6 +603,3 @@ def in_words(old: Claim, new: Claim) -> str:
     if (new.pause, new.settle) != (old.pause, old.settle):
         return "paused" if new.pause else "resumed"
     return "a new serial"
-
-
-

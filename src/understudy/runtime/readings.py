@@ -1,0 +1,248 @@
+"""Readings of the journal for people: how it stands, why, and what keeps a node from doing more.
+
+Pure: whoever calls reads the clocks and the journal.  `now` is boot time of this machine, `wall` its wall clock, both
+in seconds; ages are seconds.  The keys of `as_json` are stable: scripts read them.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from understudy.core.evidence import absorb
+from understudy.core.model import NEVER, SERVING, Phase, State
+from understudy.core.observations import Seen
+from understudy.core.policy import Policy
+from understudy.core.votes import Verdict
+from understudy.core.when import Facts, we_announced
+
+from . import statecodec
+from .journal_rows import DecisionRow, Event, EventKind, RoundRow, Vote, Votes
+from .sentences import exit_code_check, sentences
+from .status import (
+    Agent,
+    NodeView,
+    Patience,
+    Proofs,
+    Status,
+)
+from .troubles import troubles
+from .waiting import announces_in, facts_of, serves, step_of, takes_in, waiting_for
+
+__all__ = [
+    "Status",
+    "Why",
+    "as_json",
+    "exit_code_check",
+    "sentences",
+    "status",
+    "waiting_for",
+    "why",
+]
+
+
+def status(
+    state: State,
+    policy: Policy,
+    now: float,
+    wall: float,
+    *,
+    last_round: RoundRow | None = None,
+    events: Sequence[Event] = (),
+    heartbeat: float | None = None,
+    agent_pid: int | None = None,
+    journal_trouble: str = "",
+    booted: bool = False,
+) -> Status:
+    """How this node stands.
+
+    `heartbeat` is when its agent last wrote (wall clock), `agent_pid` who holds the journal's lock; `booted` says that
+    the machine has booted since the agent wrote `state`, so that the boot times in it mean nothing.
+    """
+    if booted:
+        state = absorb(state, Seen(booted=True), now, policy)
+    facts = facts_of(state, policy, now, wall)
+    evidence, claim = state.evidence, state.evidence.claim
+    view = Status(
+        node=policy.me,
+        peer=policy.peer,
+        phase=state.phase,
+        since=wall - (now - state.since),
+        seconds=max(now - state.since, 0.0),
+        automatic=state.automatic,
+        step=step_of(state),
+        active=claim.node if claim is not None else "",
+        serving=_serving(facts),
+        nobody_serves=_nobody_serves(facts),
+        epoch=state.epoch,
+        data_of=state.lineage.node if state.lineage is not None else "",
+        pbx=evidence.pbx,
+        claim=claim,
+        claim_age=_age(now, evidence.claim_at),
+        claim_trouble=evidence.claim_trouble,
+        round_age=_age(now, evidence.round_at),
+        nodes=_nodes(policy, evidence.mine, evidence.theirs, last_round),
+        patience=_patience(facts),
+        proofs=_proofs(facts),
+        paused_until=_ahead(claim.pause if claim is not None else 0, wall),
+        settles_until=_ahead(claim.settle if claim is not None else 0, wall),
+        waiting_for=waiting_for(state, policy, now, wall),
+        agent=Agent(
+            pid=agent_pid,
+            heartbeat_age=None if heartbeat is None else max(wall - heartbeat, 0.0),
+            late_after=max(policy.late, LATE),
+        ),
+        journal_trouble=journal_trouble,
+        troubles=(),
+        events=tuple(events),
+    )
+    return replace(view, troubles=tuple(troubles(view, facts)))
+
+
+def as_json(view: Status) -> dict[str, Any]:
+    """One object; every key is always there."""
+    found: dict[str, Any] = statecodec.to_json(view)
+    return found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Why:
+    """The decision in force at a time, and what it rested on."""
+
+    at: float  # Wall clock, asked for.
+    since: float  # Wall clock: when it was decided.
+    node: str
+    before: Phase
+    after: Phase
+    rule: str
+    because: str
+    action: str
+    times: int
+    order: int | None
+    votes: Votes  # As they stood at `at`.
+    kept: str  # What kept the node from doing more, at `at`.
+
+
+def why(
+    decisions: Iterable[DecisionRow],
+    at: float,
+    policy: Policy,
+    *,
+    rounds: Iterable[RoundRow] = (),
+    events: Iterable[Event] = (),
+) -> Why | None:
+    """The decision in force at wall clock time `at`; None if the journal holds none so early.
+
+    `rounds` and `events` are those since that decision, as far as the journal has them: the votes are replayed.
+    """
+    made = max((row for row in decisions if row.wall <= at), key=lambda row: row.id, default=None)
+    if made is None:
+        return None
+    since = max(made.wall, made.last if made.last <= at else made.wall)
+    state, last = made.state, None
+    for asked in rounds:
+        if since < asked.wall <= at:
+            last = asked
+            seen = Seen(round=asked.asked_at(made.boot + asked.wall - made.wall))
+            state = absorb(state, seen, made.boot + asked.wall - made.wall, policy)
+    state = _with_trouble(state, [each for each in events if since <= each.wall <= at])
+    now = made.boot + at - made.wall
+    return Why(
+        at=at,
+        since=made.wall,
+        node=made.node,
+        before=made.before,
+        after=made.after,
+        rule=made.rule,
+        because=made.because,
+        action=made.action,
+        times=made.times,
+        order=made.order,
+        votes=_votes(made.votes, state, last, now),
+        kept=waiting_for(state, policy, now, at),
+    )
+
+
+LATE = 15.0  # Seconds: no agent is called late sooner.
+
+
+def _serving(f: Facts) -> str:
+    if serves(f.state):
+        return f.policy.me
+    return f.policy.peer if f.evidence.theirs is Verdict.UP else ""
+
+
+def _nobody_serves(f: Facts) -> bool:
+    """As far as this node can tell; not knowing is not nobody."""
+    if serves(f.state) or f.evidence.theirs is Verdict.UP or f.claim is None:
+        return False
+    return f.claim.node == f.policy.me or f.evidence.theirs is Verdict.DOWN
+
+
+def _nodes(
+    policy: Policy, mine: Verdict, theirs: Verdict, last: RoundRow | None
+) -> tuple[NodeView, ...]:
+    votes: tuple[Vote, ...] = last.votes if last is not None else ()
+    return tuple(
+        NodeView(
+            node=node, verdict=verdict, votes=tuple(vote for vote in votes if vote.node == node)
+        )
+        for node, verdict in ((policy.me, mine), (policy.peer, theirs))
+    )
+
+
+def _patience(f: Facts) -> Patience | None:
+    since = f.evidence.down_since
+    if f.state.phase is not Phase.SUSPECTING or since == NEVER:
+        return None
+    announced = we_announced(f)
+    return Patience(
+        total=f.policy.patience,
+        spent=max(f.now - since, 0.0),
+        remaining=max(since + f.policy.patience - f.now, 0.0),
+        announced=announced,
+        announces_in=None if announced else announces_in(f),
+        takes_in=takes_in(f),
+    )
+
+
+def _proofs(f: Facts) -> Proofs | None:
+    if f.state.phase not in SERVING:
+        return None
+    return Proofs(
+        claim_age=_age(f.now, f.evidence.proved_at),
+        claim_stale=f.policy.claim_stale,
+        checkpoints_age=_age(f.now, f.evidence.up_at),
+        checkpoints_stale=f.policy.checkpoints_stale,
+    )
+
+
+def _age(now: float, instant: float) -> float | None:
+    return None if instant == NEVER else max(now - instant, 0.0)
+
+
+def _ahead(until: float, wall: float) -> float | None:
+    return until if until > wall else None
+
+
+def _with_trouble(state: State, events: Sequence[Event]) -> State:
+    """Readings of the claim are not kept one by one; that they failed, or went well again, is."""
+    told = [each for each in events if each.kind is EventKind.NOTE and each.name == "claim-trouble"]
+    if not told:
+        return state
+    trouble = "" if told[-1].text == "the claim can be read" else told[-1].text
+    return replace(state, evidence=replace(state.evidence, claim_trouble=trouble))
+
+
+def _votes(decided: Votes, state: State, last: RoundRow | None, now: float) -> Votes:
+    evidence = state.evidence
+    down = evidence.down_since
+    votes = replace(
+        decided,
+        claim_trouble=evidence.claim_trouble,
+        patience=now - down if down != NEVER else 0.0,
+    )
+    if last is None:
+        return votes
+    return replace(
+        votes, asked=last.wall, mine=evidence.mine, theirs=evidence.theirs, votes=last.votes
+    )

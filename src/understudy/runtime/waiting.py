@@ -1,0 +1,172 @@
+"""What a node waits for: why it does not do more than it does.  Pure; asks the core's own conditions.
+
+`now` is boot time of that node's machine and `wall` its wall clock, both in seconds.
+"""
+
+import time
+
+from understudy.config.durations import show
+from understudy.core import when
+from understudy.core.model import NEVER, SERVING, Phase, State
+from understudy.core.observations import NOTHING, Pbx, Ready
+from understudy.core.policy import Policy
+from understudy.core.runbooks import RUNBOOKS
+from understudy.core.votes import Verdict
+from understudy.core.when import Facts
+
+
+def waiting_for(state: State, policy: Policy, now: float, wall: float) -> str:
+    """One clause, for after a colon; empty when this node has nothing to wait for."""
+    facts = Facts(state, NOTHING, now, wall, policy)
+    match state.phase:
+        case Phase.STANDBY:
+            return _standby(facts)
+        case Phase.SUSPECTING:
+            return _suspecting(facts)
+        case Phase.SILENT:
+            return _silent(facts)
+        case Phase.ACTIVE | Phase.DOUBTED:
+            return _serving(facts)
+        case Phase.OUTDATED:
+            return _outdated(facts)
+        case Phase.HALTED:
+            return "a person decides: understudy set-active NODE, or understudy rejoin"
+    return f"the step under way: {step_of(state)}"
+
+
+def obstacle(f: Facts) -> str:
+    """Why nothing may move automatically, whatever the check points say; empty if nothing keeps it."""
+    claim, policy = f.claim, f.policy
+    if not when.claim_is_fresh_enough(f) or claim is None:
+        return unreadable(f.state)
+    if not claim.announced and claim.node == policy.peer and claim.digest != policy.digest:
+        return f"{policy.me} has another configuration than the claim names [C6]"
+    if f.wall < claim.pause:
+        return f"automatic failover is paused until {clock(claim.pause)} [C7]"
+    if not when.automatic_is_on(f):
+        left = span(claim.settle - f.wall)
+        return f"an automatic change has just been made: no second one for {left} more"
+    return ""
+
+
+def unreadable(state: State) -> str:
+    """Why the newest reading of the claim does not count."""
+    trouble = state.evidence.claim_trouble
+    if not trouble or trouble == "not read yet":
+        return "the claim has not been read yet"
+    return trouble if trouble.startswith("the claim") else f"the claim cannot be read: {trouble}"
+
+
+def step_of(state: State) -> str:
+    """The name of the step that a moving phase stands at; empty in the others."""
+    if state.runbook is None:
+        return ""
+    entries = RUNBOOKS[state.runbook]
+    return str(entries[min(state.step, len(entries) - 1)].step)
+
+
+def announces_in(f: Facts) -> float:
+    """Seconds until patience allows the announcement."""
+    return max(f.evidence.down_since + f.policy.patience - f.policy.announce - f.now, 0.0)
+
+
+def takes_in(f: Facts) -> float:
+    """Seconds until a round may allow the take (T1)."""
+    evidence, policy = f.evidence, f.policy
+    announced = evidence.announced_at if when.we_announced(f) else f.now + announces_in(f)
+    return max(max(evidence.down_since + policy.patience, announced + policy.announce) - f.now, 0.0)
+
+
+def span(seconds: float) -> str:
+    """A duration in two units at most: 45s, 3m10s, 2h5m, 12d."""
+    whole = max(int(seconds), 0)
+    for size, unit in ((864_000, 86_400), (86_400, 3600), (3600, 60)):
+        if whole >= size:
+            whole -= whole % unit
+            break
+    return show(whole)
+
+
+def clock(wall: float) -> str:
+    """A moment, in the time zone of this machine."""
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(wall))
+
+
+def _standby(f: Facts) -> str:
+    peer = f.policy.peer
+    if f.evidence.claim_trouble:
+        return unreadable(f.state)
+    match f.evidence.theirs:
+        case Verdict.UP:
+            return f"nothing: {peer} answers"
+        case Verdict.UNCLEAR if f.evidence.round_at == NEVER:
+            return "the check points have not been asked yet"
+        case Verdict.UNCLEAR:
+            return f"the check points do not agree that {peer} is down"
+    return f"the next round: {peer} does not answer"
+
+
+def _suspecting(f: Facts) -> str:
+    reason = obstacle(f)
+    if reason:
+        return reason
+    if when.we_announced(f):
+        left = takes_in(f)
+        if left:
+            return f"patience: it has announced, and takes over in {span(left)} at the earliest"
+        return f"the next round that says {f.policy.peer} is down: then it takes over"
+    left = announces_in(f)
+    return f"patience: it will announce in {span(left)}" if left else "its announcement is due"
+
+
+def _silent(f: Facts) -> str:
+    me, peer, claim = f.policy.me, f.policy.peer, f.claim
+    if not when.claim_is_fresh(f) or claim is None:
+        return unreadable(f.state)
+    if not when.claim_is_ours(f):
+        return f"a moment: the claim names {claim.node}"
+    if claim.announced:
+        return f"{claim.announced} has announced that it is about to take over [T7]"
+    if not when.start_may_be_tried(f):
+        left = f.evidence.start_failed_at + 3 * f.policy.restart_grace - f.now
+        return f"the PBX here could not be started: it is tried again in {span(left)}"
+    if f.evidence.round_at < f.state.since:
+        return f"a round of the check points: do they see {peer} up? [T7]"
+    if f.evidence.theirs is Verdict.UP:
+        return (
+            f"the claim names {me}, but the check points still see {peer} up: stop the PBX on"
+            f" {peer}, or say who is active: understudy set-active NODE [T7]"
+        )
+    return "a moment: it is about to start the PBX"
+
+
+def _serving(f: Facts) -> str:
+    evidence, peer = f.evidence, f.evidence.peer
+    if evidence.pbx not in (Pbx.DEAD, Pbx.DEAF) or evidence.pbx_bad_since == NEVER:
+        return ""
+    if evidence.restarted_at < evidence.pbx_bad_since:
+        return f"the PBX here is {evidence.pbx}: a restart is tried first"
+    reason = obstacle(f)
+    if reason:
+        return f"the PBX here is {evidence.pbx}, but {reason}"
+    if peer is not None and peer.ready is Ready.NO:
+        return f"the PBX here is {evidence.pbx}, but {f.policy.peer} is not ready: {peer.why}"
+    return f"the PBX here is {evidence.pbx}: is {f.policy.peer} ready to take over? [H2]"
+
+
+def _outdated(f: Facts) -> str:
+    if when.taker_has_served(f) and when.peer_is_down(f):
+        return (
+            "a person: understudy set-active NODE, or understudy failover --accept-loss"
+            " (what the other node recorded is lost) [T6]"
+        )
+    return "a person: understudy rejoin, which renews our copy from the active node"
+
+
+def facts_of(state: State, policy: Policy, now: float, wall: float) -> Facts:
+    return Facts(state, NOTHING, now, wall, policy)
+
+
+def serves(state: State) -> bool:
+    """Does this node's own PBX answer calls, as far as it knows?"""
+    return state.phase in SERVING and state.evidence.pbx not in (Pbx.DEAD, Pbx.DEAF, Pbx.STOPPED)

@@ -1,0 +1,255 @@
+"""The composition root: the only module that names concrete classes.
+
+From a configuration file to one node: its policy, and every adapter that the agent and the commands
+beside it use.
+"""
+
+import os
+import socket
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from understudy.adapters import dnswire
+from understudy.adapters.claims import CLAIMS
+from understudy.adapters.claims.dns import resolve
+from understudy.adapters.kind import Kind
+from understudy.adapters.names import NAMES, SeveralNames, Target
+from understudy.adapters.peers.door import Door, Timeouts, over_ssh
+from understudy.adapters.probes import PROBES
+from understudy.adapters.services import SERVICES
+from understudy.config import load, schema
+from understudy.config.schema import Config
+from understudy.config.values import is_ip
+from understudy.core.observations import Order, PeerAnswer
+from understudy.core.policy import Policy
+from understudy.errors import ConfigError, Unreachable
+from understudy.ports import ClaimStore, Clock, Moment, Peer, Probe, ServiceName
+from understudy.runtime.daemon import Node, Reports
+
+CONFIG = Path("/etc/understudy/understudy.toml")
+NODE_FILE = Path("/etc/understudy/node")
+GLASS = "break-glass"  # Beside the configuration file.
+
+FAMILIES: Mapping[str, Mapping[str, Kind[Any, Any]]] = {
+    "checkpoints": PROBES,
+    "claim": CLAIMS,
+    "name": NAMES,
+    "service": SERVICES,
+}
+CATALOGUES: load.Catalogues = {
+    family: {kind: member.settings for kind, member in kinds.items()}
+    for family, kinds in FAMILIES.items()
+}
+
+
+def load_config(path: Path, *, check_files: bool = True) -> Config:
+    """Raises ConfigError with all findings."""
+    return load.load(path, CATALOGUES, check_files=check_files)
+
+
+def node_name(config: Config, given: str = "", *, node_file: Path = NODE_FILE) -> str:
+    """Which node this is: as given, else as the node file says, else by the host name.
+
+    Raises ConfigError, listing the nodes.
+    """
+    nodes = " or ".join(config.nodes)
+    if given:
+        if given not in config.nodes:
+            raise ConfigError([f"{given} is no node of {config.path}.  Use --node {nodes}."])
+        return given
+    written = _first_word(node_file)
+    if written:
+        if written not in config.nodes:
+            raise ConfigError([f"{node_file} says {written}, which is no node.  Write {nodes}."])
+        return written
+    host = socket.gethostname()
+    for name, node in config.nodes.items():
+        if host in (name, node.host) or host.partition(".")[0] == name:
+            return name
+    raise ConfigError(
+        [f"which node is this?  The host name {host} is none.  Write {nodes} into {node_file}, or use --node."]
+    )
+
+
+def policy_of(config: Config, node: str) -> Policy:
+    """What `node` runs with."""
+    (peer,) = (name for name in config.nodes if name != node)
+    d = config.detection
+    return Policy(
+        me=node,
+        peer=peer,
+        isolation=config.nodes[node].isolation,
+        checkpoints=len(config.checkpoints),
+        agreement=d.agreement,
+        interval=d.interval,
+        patience=d.patience,
+        announce=d.announce,
+        claim_stale=d.claim_stale,
+        checkpoints_stale=d.checkpoints_stale,
+        question=schema.question(config),
+        claim_reading=schema.claim_reading(config),
+        stop_within=schema.stop_within(config),
+        restart_grace=d.restart_grace,
+        settle_down=d.settle_down,
+        first_proof=d.first_proof,
+        guard=d.guard,
+        digest=config.digest,
+    )
+
+
+def build(config: Config, node: str) -> Node:
+    """Everything that `node` needs to look at the world and to change it.  Raises ConfigError.
+
+    The probes keep sessions: keep them for the life of the process.
+    """
+    clock, reports = SystemClock(), Reports()
+    policy = policy_of(config, node)
+    return Node(
+        policy=policy,
+        clock=clock,
+        boot_id=_first_word(Path("/proc/sys/kernel/random/boot_id")),
+        store=claim_store(config),
+        name=service_name(config),
+        service=SERVICES[config.service.kind].build(config.service.settings, report=reports),
+        peer=way_to(config, policy.peer, clock),
+        copies=NoCopies(),
+        probes=tuple(_probes(config)),
+        journal_path=config.journal.path,
+        journal_days=config.journal.keep / 86_400.0,
+        glass=config.path.absolute().parent / GLASS,
+        start_within=float(getattr(config.service.settings, "start_within", 60.0)),
+        reports=reports,
+    )
+
+
+def claim_store(config: Config) -> ClaimStore:
+    """Raises ConfigError."""
+    store: ClaimStore = CLAIMS[config.claim.kind].build(
+        config.claim.settings, service=config.pair.service, **_given_by_name(config)
+    )
+    return store
+
+
+def service_name(config: Config) -> ServiceName:
+    """Raises ConfigError."""
+    targets = {
+        name: Target(host=node.host, addresses=(node.address,) if is_ip(node.address) else ())
+        for name, node in config.nodes.items()
+    }
+    names: list[ServiceName] = [
+        NAMES[chosen.kind].build(
+            chosen.settings,
+            service=config.pair.service,
+            nodes=targets,
+            claim_record=_claim_record(config, chosen.settings),
+        )
+        for chosen in config.names
+    ]
+    return names[0] if len(names) == 1 else SeveralNames(names)
+
+
+def way_to(config: Config, node: str, clock: Clock) -> Peer:
+    """The way to the agent of `node`."""
+    settings = config.nodes[node]
+    if settings.door is not None:
+        prefix: tuple[str, ...] = tuple(settings.door)
+    elif settings.ssh is not None:
+        prefix = over_ssh(settings.ssh)
+    else:
+        return NoPeer(node)
+    fence = schema.stop_within(config) + 15.0
+    return Door(node, prefix, Timeouts(fence=fence), clock=lambda: clock.now().boot)
+
+
+class SystemClock:
+    """ports.Clock: clock_gettime(2)."""
+
+    def now(self) -> Moment:
+        return Moment(
+            boot=time.clock_gettime(time.CLOCK_BOOTTIME),
+            wall=time.time(),
+            monotonic=time.clock_gettime(time.CLOCK_MONOTONIC),
+        )
+
+
+class NoCopies:
+    """ports.Copies where something else copies the data."""
+
+    async def promote(self) -> None:
+        pass
+
+    async def demote(self) -> None:
+        pass
+
+    async def renew(self) -> None:
+        pass
+
+
+class NoPeer:
+    """ports.Peer where no way to the other node is configured."""
+
+    def __init__(self, node: str) -> None:
+        self._why = f"no way to {node} is configured: set nodes.{node}.ssh"
+
+    async def ask(self, epoch: int) -> PeerAnswer:
+        raise Unreachable(self._why)
+
+    async def fence(self, node: str, epoch: int) -> None:
+        raise Unreachable(self._why)
+
+    async def order(self, order: Order) -> str:
+        raise Unreachable(self._why)
+
+    async def wake(self) -> None:
+        pass
+
+    async def status(self) -> dict[str, Any]:
+        raise Unreachable(self._why)
+
+
+def _probes(config: Config) -> list[Probe]:
+    addresses = {name: node.address for name, node in config.nodes.items()}
+    return [
+        _build_probe(PROBES[chosen.kind].build, chosen.kind, name, chosen.settings, addresses)
+        for name, chosen in config.checkpoints.items()
+    ]
+
+
+def _build_probe(
+    build: Callable[..., Probe], kind: str, name: str, settings: Any, addresses: Mapping[str, str]
+) -> Probe:
+    return build(name, settings, addresses) if kind == "sip" else build(name, settings)
+
+
+def _given_by_name(config: Config) -> dict[str, Any]:
+    """What [claim] takes from [name] where it says nothing itself: only where that is one place."""
+    givers = [one.settings for one in config.names if getattr(one.settings, "server", None)]
+    if len(givers) != 1:
+        return {}
+    keys = ("server", "port", "zone", "key_file", "key_name")
+    return {key: getattr(givers[0], key) for key in keys}
+
+
+def _claim_record(config: Config, name: Any) -> str | None:
+    """The claim's TXT record, if an update of this name can have it as a prerequisite."""
+    if config.claim.kind != "dns":
+        return None
+    place = resolve(config.claim.settings, service=config.pair.service, **_given_by_name(config))
+    zone = place.zone.to_text(omit_final_dot=True).lower()
+    same = place.server == dnswire.Server(name.server, name.port) and zone == name.zone
+    return place.record.to_text(omit_final_dot=True) if same else None
+
+
+def _first_word(path: Path) -> str:
+    try:
+        words = path.read_text(encoding="utf-8", errors="replace").split()
+    except OSError:
+        return ""
+    return words[0] if words else ""
+
+
+def config_path(given: str | os.PathLike[str] | None) -> Path:
+    """--config, else UNDERSTUDY_CONFIG, else the usual place."""
+    return Path(given or os.environ.get("UNDERSTUDY_CONFIG") or CONFIG)
