@@ -25,8 +25,8 @@ from understudy.config.values import is_ip
 from understudy.core.observations import Order, PeerAnswer
 from understudy.core.policy import Policy
 from understudy.errors import ConfigError, Unreachable
-from understudy.ports import ClaimStore, Clock, Moment, Peer, Probe, ServiceName
-from understudy.runtime.daemon import Node, Reports
+from understudy.ports import ClaimStore, Clock, Moment, Probe, ServiceName
+from understudy.runtime.daemon import Node, Reports, Way
 
 CONFIG = Path("/etc/understudy/understudy.toml")
 NODE_FILE = Path("/etc/understudy/node")
@@ -69,7 +69,9 @@ def node_name(config: Config, given: str = "", *, node_file: Path = NODE_FILE) -
         if host in (name, node.host) or host.partition(".")[0] == name:
             return name
     raise ConfigError(
-        [f"which node is this?  The host name {host} is none.  Write {nodes} into {node_file}, or use --node."]
+        [
+            f"which node is this?  The host name {host} is none.  Write {nodes} into {node_file}, or use --node."
+        ]
     )
 
 
@@ -150,7 +152,7 @@ def service_name(config: Config) -> ServiceName:
     return names[0] if len(names) == 1 else SeveralNames(names)
 
 
-def way_to(config: Config, node: str, clock: Clock) -> Peer:
+def way_to(config: Config, node: str, clock: Clock) -> Way:
     """The way to the agent of `node`."""
     settings = config.nodes[node]
     if settings.door is not None:

@@ -12,6 +12,7 @@ class How(StrEnum):
     """How the node in the claim came to be there."""
 
     SET = "set"  # A person said so: init, set-active.
+    FORCED = "forced"  # A person said so, and accepted that two may be active for a while.
     TAKEN = "taken"  # The node took it: failover.
     HANDED = "handed"  # The other node handed it over, with its PBX proved stopped.
     RETURNED = "returned"  # The other node took it, could not serve, and gave it back.
@@ -92,13 +93,16 @@ def resume(claim: Claim) -> Claim:
     return replace(touch(claim), pause=0, settle=0)
 
 
-def declare(claim: Claim, node: str, *, epoch: int, digest: str) -> Claim:
-    """A person says who is active.  `epoch` is above every epoch that anybody has seen."""
+def declare(claim: Claim, node: str, *, epoch: int, digest: str, forced: bool = False) -> Claim:
+    """A person says who is active.  `epoch` is above every epoch that anybody has seen.
+
+    Unless it is `forced`, the node waits for as long as the one before it may go on serving (T7).
+    """
     return Claim(
         node=node,
         epoch=epoch,
         serial=claim.serial + 1,
-        how=How.SET,
+        how=How.FORCED if forced else How.SET,
         pause=claim.pause,
         digest=digest,
     )

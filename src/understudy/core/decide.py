@@ -26,7 +26,7 @@ from .observations import Order, Seen
 from .policy import Policy
 from .rules import RULES, Do, Rule
 from .runbooks import NEED_THE_CLAIM, RUNBOOKS, Step
-from .when import Facts, entry, start_failed, step_is_done
+from .when import Facts, entry, start_failed, step_is_done, step_is_so_already
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +96,9 @@ def _ask(
     """Ask for the step that `state` stands at, if it is in a runbook."""
     if state.runbook is None:
         return Decision(state, rule, order=order)
-    at = Facts(state, facts.seen, facts.now, facts.wall, facts.policy)
+    at = Facts(state, Seen(), facts.now, facts.wall, facts.policy)
+    if entry(at).step is Step.SERVE and step_is_so_already(at):
+        return _ask(replace(state, step=state.step + 1), facts, rule, order)
     if facts.claim is None and entry(at).step in NEED_THE_CLAIM:
         return Decision(state, rule, order=order)  # The next reading lets it be asked for.
     return Decision(state, rule, _action(at), order, guarded=entry(at).guarded)
@@ -159,6 +161,8 @@ def _once(rule: Rule, f: Facts) -> Decision:
                 state = replace(state, evidence=struck(state.evidence, f.now))
         case Do.ADOPT:
             action = WriteClaim(claim, records.adopt(claim, f.policy.digest))
+        case Do.POINT:
+            return Decision(state, rule, Point(claim), guarded=True)
         case Do.SERVE:
             action = WriteClaim(claim, records.serve(claim))
         case Do.ASK:

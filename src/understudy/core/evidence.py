@@ -28,7 +28,9 @@ def absorb(state: State, seen: Seen, now: float, policy: Policy) -> State:
     if seen.round is not None:
         state = replace(state, evidence=_counted(state.evidence, seen.round, policy))
     if seen.pbx is not None and seen.pbx is not state.evidence.pbx:
-        state = replace(state, evidence=_looked(state.evidence, seen.pbx, now))
+        state = replace(state, evidence=_looked(state.evidence, seen.pbx, now, policy))
+    if seen.pointed is not None:
+        state = replace(state, pointed=seen.pointed)
     if seen.peer is not None:
         state = replace(state, evidence=replace(state.evidence, peer=seen.peer))
     return state
@@ -102,12 +104,14 @@ def _read(state: State, reading: ClaimReading, now: float, policy: Policy) -> St
     evidence = replace(
         old,
         claim=claim,
+        epoch_at=now if old.claim is None or old.claim.epoch != claim.epoch else old.epoch_at,
         claim_at=max(old.claim_at, reading.asked_at),
         claim_trouble="",
         proved_at=max(old.proved_at, reading.asked_at) if ours else old.proved_at,
         announced_at=_standing_since(old, claim, now),
-        struck_at=now if _was_struck(old, claim, policy) else old.struck_at,
     )
+    if _starts_anew(old, claim, policy):
+        evidence = replace(evidence, theirs=Verdict.UNCLEAR, down_since=NEVER)
     return replace(
         state,
         evidence=evidence,
@@ -137,14 +141,12 @@ def _standing_since(old: Evidence, claim: Claim, now: float) -> float:
     return old.announced_at if same and old.announced_at != NEVER else now
 
 
-def _was_struck(old: Evidence, claim: Claim, policy: Policy) -> bool:
+def _starts_anew(old: Evidence, claim: Claim, policy: Policy) -> bool:
+    """Patience is with one active node in one epoch; and who strikes an announcement out is alive."""
     known = old.claim
-    return (
-        known is not None
-        and known.announced == policy.me
-        and not claim.announced
-        and claim.epoch == known.epoch
-    )
+    if known is None or claim.epoch != known.epoch:
+        return known is not None
+    return known.announced == policy.me and not claim.announced
 
 
 def _lineage(lineage: Lineage | None, claim: Claim, policy: Policy) -> Lineage:
@@ -184,17 +186,20 @@ def _since(old: float, asked_at: float, *, holds: bool, goes_on: bool) -> float:
     return old if goes_on and old != NEVER else asked_at
 
 
-def _looked(old: Evidence, pbx: Pbx, now: float) -> Evidence:
-    bad = pbx in (Pbx.DEAD, Pbx.DEAF)
-    if not bad and pbx in (Pbx.STARTING, Pbx.UNKNOWN) and old.pbx_bad_since != NEVER:
-        since = old.pbx_bad_since  # A service manager's own restart is not yet an answer.
-    elif bad:
-        since = old.pbx_bad_since if old.pbx_bad_since != NEVER else now
-    else:
-        since = NEVER
-    ran = old.pbx in (Pbx.ANSWERING, Pbx.DEAF)
-    stop_seen = pbx is Pbx.STOPPED and (ran or old.stop_seen)
-    return replace(old, pbx=pbx, pbx_bad_since=since, stop_seen=stop_seen)
+def _looked(old: Evidence, pbx: Pbx, now: float, policy: Policy) -> Evidence:
+    good, bad = old.pbx_good_since, old.pbx_bad_since
+    match pbx:
+        case Pbx.ANSWERING:
+            good = now
+        case Pbx.DEAD | Pbx.DEAF:
+            # A PBX that dies again a moment after each restart has been bad all the time.
+            recovered = good != NEVER and now - good >= policy.restart_grace
+            bad = now if recovered or bad == NEVER else bad
+            good = NEVER
+        case Pbx.STOPPED:
+            good = bad = NEVER
+    stop_seen = pbx is Pbx.STOPPED and (old.pbx in (Pbx.ANSWERING, Pbx.DEAF) or old.stop_seen)
+    return replace(old, pbx=pbx, pbx_good_since=good, pbx_bad_since=bad, stop_seen=stop_seen)
 
 
 def struck(evidence: Evidence, now: float) -> Evidence:

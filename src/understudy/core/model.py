@@ -61,13 +61,13 @@ class Evidence:
     void_since: float = NEVER  # Nothing that was seen before this instant is a proof (S2, V5).
     void_why: str = ""
     claim: Claim | None = None  # The last one that was read and counts.
+    epoch_at: float = NEVER  # When its epoch was first read here.
     claim_at: float = NEVER  # When that reading was asked for.
     claim_trouble: str = ""  # Why the newest reading does not count; empty if it does.
     proved_at: float = NEVER  # S1, proof 1: the claim is ours and not announced.
     announced_at: float = (
         NEVER  # Since when the announcement in `claim` has stood, as far as we saw.
     )
-    struck_at: float = NEVER  # When an announcement of ours was last found struck out.
     round_at: float = NEVER  # When the last round was asked.
     mine: Verdict = Verdict.UNCLEAR  # What that round says about this node,
     theirs: Verdict = Verdict.UNCLEAR  # and about the other.
@@ -78,7 +78,8 @@ class Evidence:
     down_since: float = NEVER  # Since when the verdict on the other node is down, without a break.
     pbx: Pbx = Pbx.UNKNOWN
     stop_seen: bool = False  # We saw it run, and then saw it stopped on purpose: a person's doing.
-    pbx_bad_since: float = NEVER  # Since when our own PBX is dead or deaf; NEVER while it is not.
+    pbx_good_since: float = NEVER  # Since when our own PBX answers,
+    pbx_bad_since: float = NEVER  # and since when it has not for longer than a moment.
     restarted_at: float = NEVER  # When we last tried to restart it.
     start_failed_at: float = NEVER  # When it last could not be started.
     peer: PeerAnswer | None = None
@@ -95,6 +96,7 @@ class State:
     step: int = 0  # Position in the runbook.
     epoch: int = 0  # C5: the highest that this node has ever seen.
     phase_epoch: int = 0  # `epoch` when the phase began.
+    pointed: int = 0  # The epoch for which this node has led the name here.
     lineage: Lineage | None = None
     automatic: bool = True  # Did the program start what is going on, or a person?
     evidence: Evidence = Evidence()

@@ -119,6 +119,7 @@ class Seen:
     peer: PeerAnswer | None = None
     order: Order | None = None
     outcome: Outcome | None = None
+    pointed: int | None = None  # The name was led here, for the claim of this epoch.
     busy: bool = False  # An action is running.
     break_glass: bool = False  # A person started the PBX with everything of ours broken.
     started: bool = False  # S2: this process has just started.

@@ -22,6 +22,7 @@ class Do(StrEnum):
     ANNOUNCE = "announce"
     STRIKE = "strike"
     ADOPT = "adopt"
+    POINT = "point"
     SERVE = "serve"
     RESTART = "restart"
     ASK = "ask"
@@ -55,6 +56,7 @@ _WHILE_SERVING = (
     Rule("pbx-lost-ask",         when.pbx_is_lost_and_peer_is_unasked, Phase.ACTIVE, "our PBX is dead and a restart did not help: is the other node ready? [H2]", do=Do.ASK),
     Rule("pbx-restart",          when.pbx_wants_a_restart,    Phase.ACTIVE,        "our PBX is dead or deaf: try a restart", do=Do.RESTART),
     Rule("digest-adopted",       when.claim_lacks_our_digest, Phase.ACTIVE,        "our configuration has changed: the claim must say so before it holds [C6]", do=Do.ADOPT),
+    Rule("name-behind",          when.name_is_behind,         Phase.ACTIVE,        "the name does not lead here yet", do=Do.POINT),
     Rule("served",               when.claim_lacks_served,     Phase.ACTIVE,        "we serve, and the claim does not say so yet [T5]", do=Do.SERVE),
     Rule("order-refused",        when.order_is_left,          Phase.ACTIVE,        "the order does not fit a node that serves", takes_order=True),
 )
@@ -103,7 +105,7 @@ RULES: Mapping[Phase, tuple[Rule, ...]] = {
     Phase.SUSPECTING: (
         _STRAY,
         *_CLAIM_CAME,
-        Rule("peer-not-down",        when.peer_is_not_down,       Phase.STANDBY,       "the check points do not agree any longer: patience starts anew [V2]"),
+        Rule("peer-not-down",        when.peer_is_not_down,       Phase.STANDBY,       "the check points do not agree that it is down: patience starts anew [V2]"),
         Rule("taker-served",         when.taker_has_served,       Phase.OUTDATED,      "the node that took the claim has served: its data is newer than ours [T6]"),
         *_ORDERED_FAILOVER,
         Rule("patience-spent",       when.patience_is_spent,      Phase.TAKING_OVER,   "the active node stayed down for all of patience, and our announcement stood [T1]", Runbook.TAKE),
@@ -119,15 +121,15 @@ RULES: Mapping[Phase, tuple[Rule, ...]] = {
         Rule("fence-unconfirmed",    when.fence_failed,           Phase.STANDBY,       "the other node did not confirm that its PBX is stopped [H3]"),
         Rule("start-failed-return",  when.start_failed_unserved,  Phase.STEPPING_DOWN, "the PBX cannot be started here and has served nobody: give the claim back [T5]", Runbook.GIVE_BACK),
         Rule("start-failed",         when.start_failed,           Phase.STEPPING_DOWN, "the PBX cannot be started here", Runbook.STOP),
-        Rule("announcement-left",    when.their_announcement_is_left, Phase.TAKING_OVER, "an announcement has stood for longer than patience: its author must be gone [S4]", do=Do.STRIKE),
         Rule("take-over-done",       when.last_step_is_done,      Phase.ACTIVE,        "this node serves"),
         Rule("step-was-done",        when.step_is_so_already,     Phase.TAKING_OVER,   "the step had its effect, only its outcome was lost: go on", do=Do.NEXT),
         Rule("take-interrupted",     when.take_was_interrupted,   Phase.SUSPECTING,    "interrupted before the claim was taken: the next round decides [T1]"),
+        Rule("order-interrupted",    when.order_was_interrupted,  Phase.STANDBY,       "the ordered failover was interrupted before the claim was taken: order it again [S4]"),
         Rule("step-asked",           when.step_wants_asking,      Phase.TAKING_OVER,   "the step has no good outcome yet: ask again", do=Do.STEP),
     ),
     Phase.ACTIVE: (
         *_STOP_SERVING,
-        Rule("in-doubt",             when.one_proof_is_old,       Phase.DOUBTED,       "one of our two proofs is too old: we may be the isolated node [S1]"),
+        Rule("in-doubt",             when.one_proof_is_old,       Phase.DOUBTED,       "one of our two proofs is missing or too old: we may be the isolated node [S1]"),
         *_here(Phase.ACTIVE, _WHILE_SERVING),
     ),
     Phase.DOUBTED: (
@@ -165,7 +167,7 @@ RULES: Mapping[Phase, tuple[Rule, ...]] = {
     ),
     Phase.REJOINING: (
         _STRAY,
-        *_CLAIM_CAME,
+        Rule("claim-ours",           when.claim_is_ours,          Phase.SILENT,        "the claim names this node: see whether it may start [T7]"),
         Rule("rejoin-failed",        when.renew_failed,           Phase.OUTDATED,      "our copy could not be renewed"),
         Rule("rejoin-done",          when.last_step_is_done,      Phase.STANDBY,       "our copy is that of the active node again"),
         Rule("step-asked",           when.step_wants_asking,      Phase.REJOINING,     "the step has no good outcome yet: ask again", do=Do.STEP),
@@ -173,6 +175,7 @@ RULES: Mapping[Phase, tuple[Rule, ...]] = {
     Phase.HALTED: (
         Rule("shut-off-done",        when.last_step_is_done,      Phase.HALTED,        "no SIP leaves or enters this machine: a person must stop the PBX [S5]"),
         Rule("shut-off-asked",       when.step_wants_asking,      Phase.HALTED,        "SIP is not shut off yet: ask again [S5]", do=Do.STEP),
+        Rule("stray-pbx",            when.stray_pbx_runs_on,      Phase.HALTED,        "a PBX runs on this halted node: shut SIP off and try to stop it [S5]", Runbook.SHUT_OFF),
         Rule("person-decided",       when.person_said_who,        Phase.SILENT,        "a person has said which node is active"),
         Rule("rejoin-ordered",       when.rejoin_is_ordered,      Phase.REJOINING,     "a person ordered that our copy be renewed", Runbook.RENEW, takes_order=True),
         Rule("order-refused",        when.order_is_left,          Phase.HALTED,        "this node is halted: set-active or rejoin leads out", takes_order=True),

@@ -62,9 +62,10 @@ _BRING_UP = (
     Entry(Step.PROMOTE, guarded=True),  # Before the PBX: it must find a database that it may write.
     Entry(Step.START, guarded=True),
     Entry(Step.PROVE),  # An exit code is no proof (T5).
-    Entry(Step.SERVE, OnFailure.RETRY),  # From here on our data is the newest (T5, T6).
-    Entry(Step.POINT, OnFailure.RETRY, guarded=True),  # Callers move once somebody can answer them.
+    Entry(Step.SERVE, OnFailure.SKIP),  # From here on our data is the newest (T5, T6).
+    Entry(Step.POINT, OnFailure.SKIP, guarded=True),  # Callers move once somebody can answer them.
     Entry(Step.VERIFY, OnFailure.SKIP),  # A server that lags behind is told, not waited for.
+    # What was skipped, rows of the serving phases make up for: the PBX serves already.
 )
 
 RUNBOOKS: Mapping[Runbook, tuple[Entry, ...]] = {
@@ -103,5 +104,8 @@ RUNBOOKS: Mapping[Runbook, tuple[Entry, ...]] = {
         Entry(Step.RETURN, OnFailure.RETRY),  # Only with our own PBX proved stopped (H1, T5).
     ),
     Runbook.RENEW: (Entry(Step.RENEW),),
-    Runbook.SHUT_OFF: (Entry(Step.SHUT_OFF, OnFailure.RETRY),),
+    Runbook.SHUT_OFF: (
+        Entry(Step.SHUT_OFF, OnFailure.RETRY),  # First: nothing else keeps callers from it now.
+        Entry(Step.STOP, OnFailure.SKIP),
+    ),
 }

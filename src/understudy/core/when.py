@@ -69,7 +69,15 @@ def claim_is_ours_to_resume(f: Facts) -> bool:
         and f.evidence.round_at >= f.state.since
         and f.evidence.theirs is not Verdict.UP
         and start_may_be_tried(f)
+        and _former_holder_has_stopped(f)
     )
+
+
+def _former_holder_has_stopped(f: Facts) -> bool:
+    """A person named this node, not the other one's own hand: give its proof the time to grow old (S1)."""
+    claim = f.claim
+    declared = claim is not None and claim.how is How.SET and not claim.served
+    return not declared or f.now - f.evidence.epoch_at >= f.policy.announce
 
 
 def start_may_be_tried(f: Facts) -> bool:
@@ -97,7 +105,7 @@ def person_said_who(f: Facts) -> bool:
     claim = f.claim
     return (
         claim is not None
-        and claim.how is How.SET
+        and claim.how in (How.SET, How.FORCED)
         and claim.epoch > f.state.phase_epoch
         and claim_is_fresh(f)
     )
@@ -151,6 +159,11 @@ def claim_lacks_our_digest(f: Facts) -> bool:
     return _may_write_ours(f) and f.claim is not None and f.claim.digest != f.policy.digest
 
 
+def name_is_behind(f: Facts) -> bool:
+    """The name has not been led here for this claim: it could not be, or a person has declared us."""
+    return _may_write_ours(f) and f.claim is not None and f.state.pointed < f.claim.epoch
+
+
 def claim_lacks_served(f: Facts) -> bool:
     """T5: we answer calls, and the claim does not say so yet."""
     return _may_write_ours(f) and f.claim is not None and not f.claim.served
@@ -196,8 +209,9 @@ def we_must_stop(f: Facts) -> bool:
 
 def one_proof_is_old(f: Facts) -> bool:
     # Right after a take-over the check points cannot have seen us twice yet: that is no doubt.
-    unseen = f.evidence.up_at == NEVER and f.evidence.void_since < f.state.since
-    too_young = unseen and f.now - f.state.since <= f.policy.checkpoints_stale
+    policy = f.policy
+    unseen = f.evidence.up_at < f.state.since
+    too_young = unseen and f.now - f.state.since <= 2 * policy.span + policy.interval
     return claim_proof_is_old(f) or (checkpoint_proof_is_old(f) and not too_young)
 
 
@@ -212,6 +226,11 @@ def stray_pbx_runs(f: Facts) -> bool:
     """A PBX runs here though this phase has it stopped, and nobody broke the glass."""
     runs = f.evidence.pbx in (Pbx.ANSWERING, Pbx.DEAF, Pbx.STARTING)
     return runs and not f.seen.break_glass and not f.seen.busy
+
+
+def stray_pbx_runs_on(f: Facts) -> bool:
+    """S5: never halted with a PBX that serves."""
+    return f.state.runbook is None and stray_pbx_runs(f)
 
 
 def pbx_wants_a_restart(f: Facts) -> bool:
@@ -302,8 +321,6 @@ def announcing_is_due(f: Facts) -> bool:
         and peer_is_down(f)
         and claim_is_fresh_enough(f)
         and f.now - f.evidence.down_since >= policy.patience - policy.announce
-        # Who strikes an announcement out is alive: leave it, and a person who starts its PBX, some room.
-        and f.now - f.evidence.struck_at >= policy.announce
         and not f.seen.busy
     )
 
@@ -350,7 +367,8 @@ def switchover_is_ordered(f: Facts) -> bool:
 
 
 def rejoin_is_ordered(f: Facts) -> bool:
-    return _ordered(f, Verb.REJOIN) is not None and claim_is_theirs(f) and not f.seen.busy
+    served = f.claim is not None and f.claim.served  # Else nothing is newer than our own data (T6).
+    return _ordered(f, Verb.REJOIN) is not None and claim_is_theirs(f) and served and not f.seen.busy
 
 
 def fence_is_ordered(f: Facts) -> bool:
@@ -420,7 +438,7 @@ def step_is_so_already(f: Facts) -> bool:
     assert claim is not None
     match entry(f).step if f.state.runbook is not None else None:
         case Step.ANNOUNCE:
-            return we_announced(f)
+            return we_announced(f) or claim_is_ours(f)
         case Step.CLAIM:
             return claim_is_ours(f)
         case Step.SERVE:
@@ -449,6 +467,12 @@ def take_was_interrupted(f: Facts) -> bool:
     return f.state.runbook is Runbook.TAKE and step_is(f, Step.CLAIM) and step_wants_asking(f)
 
 
+def order_was_interrupted(f: Facts) -> bool:
+    """The same for a person's failover: hours may have passed, and the person can say it again (S4)."""
+    ordered = f.state.runbook in (Runbook.ORDERED, Runbook.FORCED)
+    return ordered and step_is(f, Step.ANNOUNCE, Step.FENCE, Step.CLAIM) and step_wants_asking(f)
+
+
 def take_failed(f: Facts) -> bool:
     return step_is(f, Step.ANNOUNCE, Step.CLAIM) and _failed(f)
 
@@ -468,7 +492,7 @@ def start_failed_unserved(f: Facts) -> bool:
         start_failed(f)
         and claim is not None
         and not claim.served
-        and claim.how is not How.SET
+        and claim.how not in (How.SET, How.FORCED)
         and claim.returns < MOST_RETURNS
     )
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from understudy.core import pace
-from understudy.core.actions import Action, Prove, Restart, Start, Stop
+from understudy.core.actions import Action, Point, Prove, Restart, ShutOff, Start, Stop
 from understudy.core.decide import Decision
 from understudy.core.model import SERVING, NEVER, State
 from understudy.core.observations import (
@@ -182,7 +182,7 @@ class Agent:
         assert decision.action is not None
         self._cancel()
         action = decision.action
-        if isinstance(action, Start | Stop | Restart):
+        if isinstance(action, Start | Stop | Restart | ShutOff):
             self._generation += 1
         work = perform(
             self.world, action, guarded=decision.guarded, known=self.state.evidence.claim
@@ -199,6 +199,7 @@ class Agent:
             claim=performed.claim,
             peer=performed.peer,
             pbx=_proved(action) if done else None,
+            pointed=action.claim.epoch if done and isinstance(action, Point) else None,
         )
 
     def _cancel(self) -> None:
@@ -268,4 +269,6 @@ def _proved(action: Action) -> Pbx | None:
             return Pbx.ANSWERING
         case Start() | Restart():
             return Pbx.STARTING
+        case ShutOff():
+            return Pbx.UNKNOWN  # It may run on, and nobody can reach it: the next look tells.
     return None

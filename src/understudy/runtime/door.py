@@ -11,6 +11,11 @@ STOPPED = frozenset(
 WILLING = frozenset({Phase.STANDBY, Phase.SUSPECTING})
 
 
+def is_stopped(state: State) -> bool:
+    """In this phase no PBX of ours runs, or no SIP can reach it: a fence has nothing left to do (T4, S5)."""
+    return state.phase in STOPPED or (state.phase is Phase.HALTED and state.runbook is None)
+
+
 def readiness(state: State, policy: Policy, epoch: int, now: float) -> PeerAnswer:
     """H2: could this node take over from the active one now, for this epoch?"""
     why = _objection(state, policy, epoch, now)

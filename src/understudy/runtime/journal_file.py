@@ -148,14 +148,17 @@ def marks_to_text(state: State) -> str:
 def salvage(path: Path) -> Marks:
     """What is left of a journal says at least this.  Never raises.
 
-    SQLite is asked first: it knows which of several marks is the last.
+    SQLite is asked too: it knows which of several marks is the last.  (Not about an empty file: it would delete the
+    -wal that belongs to it.)
     """
+    found = _marks_in_bytes(path)
     with suppress(sqlite3.Error, JournalError, OSError):
-        with closing(_plain(path)) as connection:
-            state = stored_state(connection)
-        if state is not None:
-            return Marks(state.epoch, state.lineage)
-    return _marks_in_bytes(path)
+        if path.stat().st_size > 0:
+            with closing(_plain(path)) as connection:
+                state = stored_state(connection)
+            if state is not None:
+                return Marks(state.epoch, state.lineage)
+    return found
 
 
 def stored_state(connection: sqlite3.Connection) -> State | None:

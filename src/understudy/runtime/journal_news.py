@@ -8,14 +8,16 @@ from understudy.core.observations import Round, Seen
 
 from .journal_rows import Votes, votes_of
 
-NOT_READ_YET = "not read yet"  # core.evidence: of a process that has just started.
+NOT_READ = "not read"  # core.evidence: what begins so is no trouble yet, only a process that has just started.
 
 
 def news(before: State, after: State, seen: Seen) -> Iterator[tuple[str, str]]:
     """Kinds and sentences, of what was seen and is no decision."""
     old, new = before.evidence, after.evidence
+    if seen.booted:
+        yield "boot", "the machine has booted"
     if seen.started:
-        yield "agent", "the agent started" + (", the machine had booted" if seen.booted else "")
+        yield "agent", "the agent started"
     if seen.voided:
         yield "voided", f"nothing that was seen before counts any longer: {seen.voided}"
     if new.pbx is not old.pbx:
@@ -66,7 +68,9 @@ def is_durable(before: State, after: State, seen: Seen) -> bool:
 def _gist(trouble: str) -> str:
     """Two troubles that differ in a number are one."""
     return (
-        "" if trouble == NOT_READ_YET else "".join(each for each in trouble if not each.isdigit())
+        ""
+        if trouble.startswith(NOT_READ)
+        else "".join(each for each in trouble if not each.isdigit())
     )
 
 

@@ -1,7 +1,8 @@
 """Readings of the journal for people: how it stands, why, and what keeps a node from doing more.
 
-Pure: whoever calls reads the clocks and the journal.  `now` is boot time of this machine, `wall` its wall clock, both
-in seconds; ages are seconds.  The keys of `as_json` are stable: scripts read them.
+Pure but for `status_of` and `why_at`, which fetch the rows; whoever calls reads the clocks.  `now` is boot time of
+this machine, `wall` its wall clock, both in seconds; ages are seconds.  The keys of `as_json` are stable: scripts read
+them.
 """
 
 from collections.abc import Iterable, Sequence
@@ -14,8 +15,10 @@ from understudy.core.observations import Seen
 from understudy.core.policy import Policy
 from understudy.core.votes import Verdict
 from understudy.core.when import Facts, we_announced
+from understudy.ports import Moment
 
 from . import statecodec
+from .journal import SqliteJournal
 from .journal_rows import DecisionRow, Event, EventKind, RoundRow, Vote, Votes
 from .sentences import exit_code_check, sentences
 from .status import (
@@ -35,8 +38,10 @@ __all__ = [
     "exit_code_check",
     "sentences",
     "status",
+    "status_of",
     "waiting_for",
     "why",
+    "why_at",
 ]
 
 
@@ -137,32 +142,93 @@ def why(
     made = max((row for row in decisions if row.wall <= at), key=lambda row: row.id, default=None)
     if made is None:
         return None
-    since = max(made.wall, made.last if made.last <= at else made.wall)
-    state, last = made.state, None
+    told = [each for each in events if made.wall <= each.wall <= at]
+    boot = next((each for each in reversed(told) if each.name == "boot"), None)
+    in_force = made if boot is None else _booted(made, boot, policy)
+    since = max(in_force.wall, in_force.last if in_force.last <= at else in_force.wall)
+    state, last = in_force.state, None
     for asked in rounds:
         if since < asked.wall <= at:
             last = asked
-            seen = Seen(round=asked.asked_at(made.boot + asked.wall - made.wall))
-            state = absorb(state, seen, made.boot + asked.wall - made.wall, policy)
-    state = _with_trouble(state, [each for each in events if since <= each.wall <= at])
-    now = made.boot + at - made.wall
+            then = _boot_time(made, asked.wall)
+            state = absorb(state, Seen(round=asked.asked_at(then)), then, policy)
+    state = _with_trouble(state, [each for each in told if each.wall >= since])
+    now = _boot_time(made, at)
     return Why(
         at=at,
-        since=made.wall,
-        node=made.node,
-        before=made.before,
-        after=made.after,
-        rule=made.rule,
-        because=made.because,
-        action=made.action,
-        times=made.times,
-        order=made.order,
-        votes=_votes(made.votes, state, last, now),
+        since=in_force.wall,
+        node=in_force.node,
+        before=in_force.before,
+        after=in_force.after,
+        rule=in_force.rule,
+        because=in_force.because,
+        action=in_force.action,
+        times=in_force.times,
+        order=in_force.order,
+        votes=_votes(in_force.votes, state, last, now),
         kept=waiting_for(state, policy, now, at),
     )
 
 
+def status_of(
+    journal: SqliteJournal, policy: Policy, at: Moment, *, boot_id: str, events: int = 10
+) -> Status:
+    """How the node of this journal stands.  Raises JournalError."""
+    state = journal.state
+    rounds = journal.rounds(limit=1)
+    return status(
+        state,
+        policy,
+        at.boot,
+        at.wall,
+        last_round=rounds[0] if rounds else None,
+        events=journal.events(limit=events),
+        heartbeat=journal.heartbeat,
+        agent_pid=journal.agent_pid,
+        journal_trouble=journal.trouble,
+        booted=journal.boot_id not in ("", boot_id),
+    )
+
+
+def why_at(journal: SqliteJournal, policy: Policy, at: float) -> Why | None:
+    """As `why`, with what the journal has of that time.  Raises JournalError."""
+    made = journal.decisions(until=at, limit=1)
+    since = made[0].wall if made else at
+    return why(
+        made,
+        at,
+        policy,
+        rounds=journal.rounds(since=since, until=at, limit=REPLAYED),
+        events=journal.events(since=since, until=at),
+    )
+
+
+REPLAYED = 2000  # Rounds at most, the newest: the others do not change what holds at the end.
 LATE = 15.0  # Seconds: no agent is called late sooner.
+
+
+def _boot_time(made: DecisionRow, wall: float) -> float:
+    """The boot clock at a later time, as far as a wall clock can tell."""
+    return made.boot + wall - made.wall
+
+
+def _booted(made: DecisionRow, boot: Event, policy: Policy) -> DecisionRow:
+    """A boot is no decision, but it ends what the last one began."""
+    state = absorb(made.state, Seen(booted=True), _boot_time(made, boot.wall), policy)
+    return replace(
+        made,
+        wall=boot.wall,
+        last=boot.wall,
+        before=made.after,
+        after=state.phase,
+        rule="booted",
+        because="the machine has booted: nothing starts before the claim has been read [S2]",
+        action="",
+        times=1,
+        order=None,
+        votes=Votes(claim=state.evidence.claim),
+        state=state,
+    )
 
 
 def _serving(f: Facts) -> str:

@@ -56,14 +56,13 @@ def _service(view: Status, f: Facts) -> _Found:
             f"{view.node} is halted: a step that must not fail has failed (understudy why)."
             "  A person decides: understudy set-active NODE, or understudy rejoin.",
         )
-    if f.policy.isolation is Isolation.KEEP and f.state.phase in SERVING:
-        if when.both_proofs_are_old(f):
-            yield (
-                Code.TWO_MAY_BE_ACTIVE,
-                Level.CRITICAL,
-                f'{view.node} goes on serving without any proof (isolation = "keep"): two may be'
-                " active",
-            )
+    keeps = f.policy.isolation is Isolation.KEEP and f.state.phase in SERVING
+    if keeps and when.both_proofs_are_old(f):
+        yield (
+            Code.TWO_MAY_BE_ACTIVE,
+            Level.CRITICAL,
+            f'{view.node} goes on serving without any proof (isolation = "keep"): two may be active',
+        )
     if f.claim is not None and f.claim.returns >= MOST_RETURNS:
         yield (
             Code.RETURNED,

@@ -14,6 +14,8 @@ from understudy.core.runbooks import RUNBOOKS
 from understudy.core.votes import Verdict
 from understudy.core.when import Facts
 
+from .journal_news import NOT_READ
+
 
 def waiting_for(state: State, policy: Policy, now: float, wall: float) -> str:
     """One clause, for after a colon; empty when this node has nothing to wait for."""
@@ -52,7 +54,7 @@ def obstacle(f: Facts) -> str:
 def unreadable(state: State) -> str:
     """Why the newest reading of the claim does not count."""
     trouble = state.evidence.claim_trouble
-    if not trouble or trouble == "not read yet":
+    if not trouble or trouble.startswith(NOT_READ):
         return "the claim has not been read yet"
     return trouble if trouble.startswith("the claim") else f"the claim cannot be read: {trouble}"
 

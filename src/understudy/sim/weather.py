@@ -94,12 +94,14 @@ class Weather:
         for machine in pair.machines.values():
             machine.pbx.stop_takes = dice.uniform(0.2, self.policy.stop_within - 0.5)
             machine.pbx.start_takes = dice.uniform(0.5, 10.0)
+            machine.copies.renewing_takes = dice.uniform(0.0, 60.0)
         if dice.random() < 0.3:
             pair.late_writes = 0.03
+        pair.on_phase = self._at_the_worst_moment
         pair.boot()
         for fault in self._faults():
             self._schedule(fault)
-        for at in sorted(dice.uniform(300, 6000) for _ in range(dice.randint(0, 4))):
+        for at in sorted(dice.uniform(300, 6000) for _ in range(dice.randint(0, 6))):
             pair.loop.call_at(at, self._person)
         pair.run(6300.0 - pair.loop.now)
         self._mend_all()
@@ -114,19 +116,24 @@ class Weather:
     def _faults(self) -> Iterator[Fault]:
         dice = self.dice
         when_ = dice.uniform(200, 1500)
-        for _ in range(dice.randint(4, 9)):
+        for index in range(dice.randint(4, 9)):
             lasts = dice.choice([5, 30, 90, 300, 600, 1200, 2400]) * dice.uniform(0.7, 1.3)
+            if index < 3:  # At least three at once: a long one, one within it, one within that.
+                lasts = 600.0 / 2**index
+                yield from self._fault(when_, when_ + lasts, dice.choice(LASTING))
+                when_ += dice.uniform(1, 40)
+                continue
             yield from self._fault(when_, min(when_ + lasts, 6200.0))
             # Mostly while the one before still lasts.
             when_ += dice.choice([0.0, 0.1, 0.3, 0.5, 1.3]) * lasts + dice.uniform(0, 120)
             if when_ > 5900:
                 return
 
-    def _fault(self, begins: float, ends: float) -> Iterator[Fault]:
+    def _fault(self, begins: float, ends: float, kind: str = "") -> Iterator[Fault]:
         dice, pair = self.dice, self.pair
         machine = pair.machines[dice.choice(NODES)]
         checkpoint = dice.choice(CHECKPOINTS)
-        kind = dice.choice(KINDS)
+        kind = kind or dice.choice(KINDS)
         match kind:
             case "power":
                 yield Fault(
@@ -167,12 +174,10 @@ class Weather:
 
                 def freeze() -> None:
                     machine.freeze(seconds)
-                    bound = (
-                        self.policy.first_proof
-                        + self.policy.claim_reading
-                        + self.policy.stop_within
+                    policy = self.policy
+                    self._excuse(
+                        seconds + policy.first_proof + policy.claim_reading + policy.stop_within
                     )
-                    self.excused_until = max(self.excused_until, pair.loop.now + seconds + bound)
 
                 yield Fault(f"{kind} {machine.name}", begins, begins + seconds, freeze, _nothing)
             case "cut":
@@ -235,13 +240,26 @@ class Weather:
                     self._reconfigure(machine, "d")
 
                 yield Fault(f"{kind} {machine.name}", begins, ends, edit, edit_back)
+            case "disk full":
+
+                def fill() -> None:
+                    machine.copies.broken = True
+
+                def empty() -> None:
+                    machine.copies.broken = False
+
+                yield Fault(f"{kind} {machine.name}", begins, ends, fill, empty)
             case "cannot stop":
+                shut = dice.random() < 0.5
 
                 def stick() -> None:
                     machine.pbx.cannot_stop = True
+                    machine.pbx.cannot_be_shut_off = shut
+                    if shut:  # S5: nothing is left that could keep it from serving.
+                        self._excuse(ends - begins + self.policy.stop_within)
 
                 def unstick() -> None:
-                    machine.pbx.cannot_stop = False
+                    machine.pbx.cannot_stop = machine.pbx.cannot_be_shut_off = False
 
                 yield Fault(f"{kind} {machine.name}", begins, ends, stick, unstick)
 
@@ -281,6 +299,46 @@ class Weather:
         self.pair.loop.call_at(fault.begins, begin)
         self.pair.loop.call_at(fault.ends, end)
 
+    # The worst moment
+
+    def _at_the_worst_moment(self, machine: Machine, phase: Phase) -> None:
+        """Something goes wrong just when something moves."""
+        dice, pair = self.dice, self.pair
+        if phase not in MOVING or pair.loop.now > 6000 or dice.random() > 0.25:
+            return
+        soon = dice.choice([0.0, 0.02, 0.5, 3.0, 8.0])
+        lasts = dice.choice([0.3, 5.0, 60.0, 400.0])
+        peer = _other(machine.name)
+        match dice.choice(MISCHIEF):
+            case "agent":
+                pair.later(soon, machine.kill_agent)
+                pair.later(soon + lasts, lambda: machine.begin(booted=False))
+            case "power":
+                pair.later(soon, machine.power_off)
+                pair.later(soon + lasts, machine.power_on)
+            case "isolated":
+                for there in (*CHECKPOINTS, PRIMARY, peer):
+                    self._schedule(
+                        self._cut(
+                            machine.name,
+                            there,
+                            pair.loop.now + soon,
+                            pair.loop.now + soon + lasts,
+                            one_way=False,
+                        )
+                    )
+            case "name server":
+                pair.later(soon, lambda: pair.dead.add(PRIMARY))
+                pair.later(soon + lasts, lambda: pair.dead.discard(PRIMARY))
+            case "failover":
+                lossy, forced = dice.random() < 0.7, dice.random() < 0.5
+                other = pair.machines[peer]
+                pair.later(soon, lambda: self._order_failover(other, forced=forced, lossy=lossy))
+            case "set-active":
+                pair.later(soon, lambda: self._declare(pair.machines[peer]))
+            case "pbx":
+                pair.later(soon, machine.pbx.die)
+
     # A person
 
     def _person(self) -> None:
@@ -291,19 +349,16 @@ class Weather:
         whim = dice.choice(WHIMS)
         pair.tell("person", f"{whim} {machine.name}")
         match whim:
-            case "failover":
-                machine.journal.place(Verb.FAILOVER, accept_loss=dice.random() < 0.5)
-            case "forced failover":
-                machine.journal.place(
-                    Verb.FAILOVER, accept_two_active=True, accept_loss=dice.random() < 0.5
-                )
-                # Until the other node has read the claim, or its proofs are too old, and its PBX is stopped.
-                policy = self.policy
-                stale = max(policy.claim_stale, policy.checkpoints_stale, policy.first_proof)
-                bound = policy.announce + 2 * policy.stop_within + stale + policy.claim_reading
-                self.excused_until = max(
-                    self.excused_until, pair.loop.now + bound + policy.interval
-                )
+            case "failover" | "forced failover":
+                forced = whim == "forced failover"
+                self._order_failover(machine, forced=forced, lossy=dice.random() < 0.7)
+            case "set-active":
+                self._declare(machine)
+            case "starts the pbx around the guard":
+                if machine.pbx.is_ in (Pbx.STOPPED, Pbx.DEAD) and machine.has_power:
+                    # Until the agent looks at its PBX, and has stopped it.
+                    self._excuse(self.policy.restart_grace + self.policy.stop_within + 20.0)
+                    machine.pbx.become(Pbx.ANSWERING)
             case "switchover":
                 machine.journal.place(Verb.SWITCHOVER)
             case "rejoin":
@@ -321,6 +376,26 @@ class Weather:
                 seconds = 8.0 if whim == "restarts the pbx" else dice.uniform(60, 900)
                 pair.later(seconds, lambda: self._start_by_hand(machine))
         machine.wake_soon()
+
+    def _order_failover(self, machine: Machine, *, forced: bool, lossy: bool) -> None:
+        if forced:
+            # Until the other node has read the claim, or its proofs are too old, and its PBX is stopped.
+            policy = self.policy
+            stale = max(policy.claim_stale, policy.checkpoints_stale, policy.first_proof)
+            self._excuse(policy.announce + 2 * policy.stop_within + stale + policy.interval + 30.0)
+        machine.journal.place(Verb.FAILOVER, accept_two_active=forced, accept_loss=lossy)
+        machine.wake_soon()
+
+    def _declare(self, machine: Machine) -> None:
+        """set-active, as the verb allows it: nobody serves, or this node does."""
+        pair = self.pair
+        if pair.claim is not None and not set(pair.serving) - {machine.name}:
+            epoch = max(each.journal.state.epoch for each in pair.machines.values()) + 1
+            pair.claim = records.declare(pair.claim, machine.name, epoch=epoch, digest="d")
+
+    def _excuse(self, seconds: float) -> None:
+        """PROTOCOL.md names an exception; it has a bound."""
+        self.excused_until = max(self.excused_until, self.pair.loop.now + seconds)
 
     def _start_by_hand(self, machine: Machine, tries: int = 30) -> None:
         """`systemctl start`, until it works: may-start has the last word (T7)."""
@@ -349,6 +424,7 @@ class Weather:
         pair.lies.clear()
         for machine in pair.machines.values():
             machine.pbx.cannot_start = machine.pbx.cannot_stop = False
+            machine.pbx.cannot_be_shut_off = machine.copies.broken = False
             machine.power_on()
             machine.begin(booted=False)
             if machine.policy.digest != "d":
@@ -395,11 +471,37 @@ def _nothing() -> None:
 KINDS = (
     "power", "power", "power", "pbx dies", "pbx dies", "pbx deaf", "cannot start", "agent", "agent", "freeze",
     "cut", "cut", "cut", "isolated", "isolated", "isolated from check points", "check point dead",
-    "check point lies", "name server", "loss", "clock", "configuration", "cannot stop",
+    "check point lies", "name server", "loss", "clock", "configuration", "cannot stop", "disk full",
 )  # fmt: skip
+# Of those, the ones that last as long as they are told to.
+LASTING = (
+    "power", "pbx dies", "pbx deaf", "cannot start", "cut", "isolated", "isolated from check points",
+    "check point dead", "check point lies", "name server", "loss", "configuration", "cannot stop", "disk full",
+)  # fmt: skip
+MOVING = frozenset(
+    {
+        Phase.TAKING_OVER,
+        Phase.HANDING_OVER,
+        Phase.STEPPING_DOWN,
+        Phase.REJOINING,
+        Phase.HALTED,
+        Phase.SUSPECTING,
+    }
+)
+MISCHIEF = (
+    "agent",
+    "agent",
+    "agent",
+    "power",
+    "isolated",
+    "name server",
+    "failover",
+    "set-active",
+    "pbx",
+)
 WHIMS = (
     "failover", "forced failover", "switchover", "switchover", "rejoin", "rejoin", "rejoin", "pause", "resume",
-    "stops the pbx", "restarts the pbx",
+    "stops the pbx", "restarts the pbx", "set-active", "starts the pbx around the guard",
 )  # fmt: skip
 
 

@@ -33,7 +33,7 @@ from understudy.errors import (
 )
 from understudy.ports import Moment
 from understudy.runtime.agent import Agent
-from understudy.runtime.door import STOPPED, fence_refusal, readiness
+from understudy.runtime.door import fence_refusal, is_stopped, readiness
 from understudy.runtime.keeper import Keeper
 from understudy.runtime.perform import World
 
@@ -82,6 +82,7 @@ class FakePbx:
         self.stop_takes = 0.6
         self.cannot_start = False
         self.cannot_stop = False
+        self.cannot_be_shut_off = False
         self.dies_when_called = False  # The dialplan kills it.
         self.is_shut_off = False
         self._starts = 0
@@ -138,6 +139,8 @@ class FakePbx:
         self.become(Pbx.STOPPED)
 
     async def shut_off(self) -> None:
+        if self.cannot_be_shut_off:
+            raise NotStopped("the packet filter refuses the rule")
         self.is_shut_off = True
         self.machine.pair.check()
 
@@ -276,12 +279,14 @@ class FakePeer:
         refusal = fence_refusal(agent.state, agent.policy, node, epoch)
         if refusal:
             raise Denied(refusal)
-        self.other.journal.place(Verb.FENCE, epoch=epoch)
-        self.other.wake_soon()
+        if not is_stopped(agent.state):
+            self.other.journal.place(Verb.FENCE, epoch=epoch)
+            self.other.wake_soon()
         for _ in range(int(self.machine.policy.stop_within) + 1):
             await Sleep(1.0)
             agent = self._reach()
-            if agent.state.phase in STOPPED and self.other.pbx.is_ in (Pbx.STOPPED, Pbx.DEAD):
+            gone = self.other.pbx.is_ in (Pbx.STOPPED, Pbx.DEAD) or self.other.pbx.is_shut_off
+            if is_stopped(agent.state) and gone:
                 return
         raise Unreachable(f"{node} has not confirmed that its PBX is stopped")
 
@@ -307,16 +312,25 @@ class FakePeer:
 
 
 class FakeCopies:
-    """ports.Copies: no data yet."""
+    """ports.Copies: no data, but time passes, and a disk can be full."""
+
+    def __init__(self) -> None:
+        self.broken = False
+        self.renewing_takes = 0.0
 
     async def promote(self) -> None:
-        pass
+        self._work()
 
     async def demote(self) -> None:
-        pass
+        self._work()
 
     async def renew(self) -> None:
-        pass
+        await Sleep(self.renewing_takes)
+        self._work()
+
+    def _work(self) -> None:
+        if self.broken:
+            raise Unreachable("no space left on the disk")
 
 
 class MemoryJournal:
@@ -333,11 +347,8 @@ class MemoryJournal:
 
     def record(self, decision: Decision, seen: Seen, at: Moment) -> None:
         before, self.state = self.state, decision.state
-        if (
-            decision.rule is not None
-            or seen.round is not None
-            or decision.state.epoch != before.epoch
-        ):
+        matters = decision.rule is not None or decision.action is not None or seen.round is not None
+        if matters or decision.state.epoch != before.epoch:
             self._durable = decision.state
         if decision.order is not None:
             self._orders.remove(decision.order)
@@ -373,6 +384,7 @@ class Machine:
         self.agent_died_at = NEVER
         self.glass_broken = False
         self.pbx = FakePbx(self)
+        self.copies = FakeCopies()
         self.journal = MemoryJournal(self)
         self.loop = MachineLoop(pair.loop, lambda: self.frozen_until)
         self.crash_before: str = ""  # Name of an action before which the agent dies (stories).
@@ -407,7 +419,7 @@ class Machine:
             name=FakeName(self),
             service=self.pbx,
             peer=FakePeer(self),
-            copies=FakeCopies(),
+            copies=self.copies,
         )
         self.agent = Agent(
             world=world,
@@ -517,6 +529,7 @@ class Pair:
         self.takeovers = 0
         self._overlap_since: float | None = None
         self._told = told
+        self.on_phase: Callable[[Machine, Phase], None] = lambda _machine, _phase: None
         policies = (
             replace(policy, me="pbx01", peer="pbx02"),
             replace(policy, me="pbx02", peer="pbx01"),
@@ -576,6 +589,8 @@ class Pair:
             self.tell(machine.name, f"{change}: {rule.because} [{rule.name}]")
         if decision.action is not None:
             self.asked(machine, decision)
+        if after.phase is not before.phase:
+            self.on_phase(machine, after.phase)
 
     def asked(self, machine: Machine, decision: Decision) -> None:
         pass

@@ -1,0 +1,80 @@
+"""What every verb begins with: the configuration, and which node this is; and how it speaks."""
+
+import json
+import time
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from understudy.config import durations
+
+if TYPE_CHECKING:
+    from understudy.config.schema import Config
+    from understudy.runtime.daemon import Node
+
+as_json = click.option("--json", "as_json", is_flag=True, help="One JSON object, stable keys.")
+
+
+class Session:
+    """Made from the global options.  All members raise ConfigError."""
+
+    def __init__(self, config: Path | None, node: str) -> None:
+        self._config, self._node = config, node
+
+    @property
+    def path(self) -> Path:
+        from understudy import wiring  # Heavy: not for `--help`.
+
+        return wiring.config_path(self._config)
+
+    @cached_property
+    def config(self) -> "Config":
+        from understudy import wiring
+
+        return wiring.load_config(self.path)
+
+    @cached_property
+    def node(self) -> "Node":
+        from understudy import wiring
+
+        return wiring.build(self.config, wiring.node_name(self.config, self._node))
+
+
+pass_session = click.make_pass_decorator(Session)
+
+
+class Duration(click.ParamType):
+    """2h, 90s, 1h30m: seconds."""
+
+    name = "duration"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        if isinstance(value, float):
+            return value
+        try:
+            return durations.parse(str(value))
+        except ValueError:
+            self.fail(f"{value} is no duration.  Write it like 90s, 2h or 1h30m.", param, ctx)
+
+
+def print_json(fields: dict[str, Any]) -> None:
+    click.echo(json.dumps(fields, indent=2, ensure_ascii=False))
+
+
+def clock(wall: float) -> str:
+    """A time of the wall clock, for people here: 03:12:07, with the day when it is not today."""
+    at = time.localtime(wall)
+    today = at[:3] == time.localtime()[:3]
+    return time.strftime("%H:%M:%S" if today else "%Y-%m-%d %H:%M:%S", at)
+
+
+def about(seconds: float) -> str:
+    """A time span in two units at most: 4s, 2m5s, 3h12m, 12d4h."""
+    whole = max(round(seconds), 0)
+    if whole >= 86_400:
+        whole -= whole % 3600
+    elif whole >= 3600:
+        whole -= whole % 60
+    return durations.show(whole)
