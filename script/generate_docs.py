@@ -1,18 +1,21 @@
 #!/usr/bin/env python3
-"""Writes what the manual says about the configuration, from the definitions that the loader reads.
+"""Writes the reference pages from the definitions in the code: configuration, commands, phases.
 
 script/generate_docs.py           writes docs/reference/
 script/generate_docs.py --check   writes nothing; exits with 1 if something there is stale
 """
 
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 from understudy.adapters.claims import CLAIMS
 from understudy.adapters.names import NAMES
 from understudy.adapters.probes import PROBES
 from understudy.adapters.services import SERVICES
+from understudy.cli import manual
 from understudy.config import describe
+from understudy.core import explain
 
 REFERENCE = Path(__file__).resolve().parent.parent / "docs" / "reference"
 FAMILIES: describe.Families = {
@@ -27,6 +30,8 @@ def main(arguments: list[str]) -> int:
     pages = {
         REFERENCE / "config.md": describe.reference(FAMILIES),
         REFERENCE / "understudy.toml": describe.sample(FAMILIES),
+        REFERENCE / "cli.md": _text(manual.page()),
+        REFERENCE / "phases.md": _text([manual.GENERATED, *explain.page()]),
     }
     stale = [path for path, text in pages.items() if _held(path) != text]
     if "--check" in arguments:
@@ -38,6 +43,10 @@ def main(arguments: list[str]) -> int:
         path.write_text(pages[path], encoding="utf-8")
         print(f"{path} is written.")
     return 0
+
+
+def _text(lines: Iterable[str]) -> str:
+    return "\n".join(lines) + "\n"
 
 
 def _held(path: Path) -> str | None:

@@ -398,7 +398,8 @@ def test_two_processes_write_at_once_and_nothing_is_lost_or_used_twice(
             )
             assert node.journal.trouble == ""
             used.update([order.id] if order else [])
-        assert process.returncode == 0, process.communicate()[1].decode()
+        assert process.stderr is not None
+        assert process.returncode == 0, process.stderr.read().decode()
     assert used == Counter(range(1, 101))
     assert len(node.journal.rounds(limit=10**6)) == rounds
 
@@ -648,7 +649,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     try:
         yield place
     finally:
-        subprocess.run(["umount", str(place)], check=True, capture_output=True)
+        subprocess.run(["umount", "--lazy", str(place)], check=True, capture_output=True)
 
 
 def fill(place: Path) -> Path:

@@ -1,7 +1,7 @@
 """What is so, for `status`, `check`, `answer status` and the plans of orders: read once, judged once."""
 
 import asyncio
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from typing import Any
 
@@ -118,8 +118,6 @@ async def gather(node: Node, *, peer: bool = False, ask: bool = False, events: i
     )
     if not peer or facts.claim is None or facts.claim.node != policy.me:
         return facts
-    from dataclasses import replace
-
     try:
         async with asyncio.timeout(PEER_WITHIN):
             return replace(facts, peer=await node.peer.ask(facts.claim.epoch))
@@ -214,7 +212,9 @@ def _of_the_agent(facts: Facts) -> list[Trouble]:
     if facts.journal_trouble:
         found.append(_odd(facts.journal_trouble))
     if facts.glass:
-        found.append(_odd("the glass is broken: a person runs the PBX here whatever the claim says"))
+        found.append(
+            _odd("the glass is broken: a person runs the PBX here whatever the claim says")
+        )
     return found
 
 
@@ -262,7 +262,9 @@ def _of_the_claim(facts: Facts) -> list[Trouble]:
         found.append(_odd(f"automatic failover is paused until {clock(claim.pause)}"))
     elif claim.served and wall < claim.settle:
         found.append(
-            _odd(f"no second automatic change before {clock(claim.settle)} (understudy resume ends that)")
+            _odd(
+                f"no second automatic change before {clock(claim.settle)} (understudy resume ends that)"
+            )
         )
     if claim.digest != facts.policy.digest:
         found.append(_odd("the configuration here is not the one that the claim names"))
@@ -276,7 +278,9 @@ def _of_the_claim(facts: Facts) -> list[Trouble]:
 def _of_the_check_points(facts: Facts) -> list[Trouble]:
     votes = facts.round.votes if facts.round is not None else ()
     mute = {vote.checkpoint: vote.text for vote in votes if vote.health == "unknown"}
-    return [_odd(f"{name} cannot be asked: {text or 'no reason given'}") for name, text in mute.items()]
+    return [
+        _odd(f"{name} cannot be asked: {text or 'no reason given'}") for name, text in mute.items()
+    ]
 
 
 def _is_down(facts: Facts) -> bool:

@@ -1,6 +1,7 @@
 """`events` and `why`: the journal, for people and scripts."""
 
 import time
+from contextlib import suppress
 from dataclasses import asdict
 from datetime import datetime
 from typing import Any
@@ -12,13 +13,15 @@ from understudy.core.model import NEVER
 from understudy.runtime.journal_rows import DecisionRow
 
 from .facts import event_to_json
-from .session import Duration, Session, about, as_json, clock, pass_session, print_json
+from .session import Session, about, as_json, clock, duration, pass_session, print_json
 from .status import event_line
 
 
 @click.command()
-@click.option("--since", type=Duration(), metavar="2h", help="Only what is younger than this.")
-@click.option("-n", "count", type=click.IntRange(1), default=20, show_default=True, help="How many.")
+@click.option("--since", type=duration, metavar="2h", help="Only what is younger than this.")
+@click.option(
+    "-n", "count", type=click.IntRange(1), default=20, show_default=True, help="How many."
+)
 @as_json
 @pass_session
 def events(session: Session, since: float | None, count: int, as_json: bool) -> int:
@@ -34,34 +37,23 @@ def events(session: Session, since: float | None, count: int, as_json: bool) -> 
     return 0
 
 
-class Instant(click.ParamType):
+def instant(text: str) -> float:
     """03:12, 2026-11-22T03:12:07, or a duration ago: wall clock seconds."""
-
-    name = "time"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        if isinstance(value, float):
-            return value
-        text = str(value)
-        try:
-            return time.time() - durations.parse(text)
-        except ValueError:
-            pass
-        try:
-            return datetime.fromisoformat(text).timestamp()
-        except ValueError:
-            pass
-        try:
-            today = datetime.now().astimezone().date()
-            at = datetime.fromisoformat(f"{today}T{text}").timestamp()
-        except ValueError:
-            self.fail(f"{text} is no time.  Write 03:12, 2026-11-22T03:12 or 2h (ago).", param, ctx)
-        return at if at <= time.time() else at - 86_400.0
+    now = time.time()
+    with suppress(ValueError):
+        return now - durations.parse(text)
+    with suppress(ValueError):
+        return datetime.fromisoformat(text).timestamp()
+    today = datetime.now().astimezone().date()
+    with suppress(ValueError):
+        at = datetime.fromisoformat(f"{today}T{text}").timestamp()
+        return at if at <= now else at - 86_400.0
+    raise click.BadParameter(f"{text} is no time.  Write 03:12, 2026-11-22T03:12 or 2h (ago).")
 
 
 @click.command()
 @click.option(
-    "--at", type=Instant(), metavar="TIME", help="03:12, 2026-11-22T03:12, or 2h (ago).  Else: now."
+    "--at", type=instant, metavar="TIME", help="03:12, 2026-11-22T03:12, or 2h (ago).  Else: now."
 )
 @as_json
 @pass_session
@@ -101,7 +93,9 @@ def _lines(row: DecisionRow, at: float) -> list[str]:
         lines.append(f"  claim      not readable: {votes.claim_trouble}")
     lines.append(f"  PBX here   {votes.pbx}")
     if votes.asked is not None:
-        lines.append(f"  check points, asked {clock(votes.asked)}: us {votes.mine}, them {votes.theirs}")
+        lines.append(
+            f"  check points, asked {clock(votes.asked)}: us {votes.mine}, them {votes.theirs}"
+        )
     for vote in votes.votes:
         text = f"  {vote.text}" if vote.text else ""
         lines.append(f"    {vote.checkpoint} about {vote.node}: {vote.health}{text}")

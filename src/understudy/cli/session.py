@@ -37,6 +37,10 @@ class Session:
 
     @cached_property
     def node(self) -> "Node":
+        return self.build()
+
+    def build(self) -> "Node":
+        """A node of its own: probes belong to the event loop that they first asked in."""
         from understudy import wiring
 
         return wiring.build(self.config, wiring.node_name(self.config, self._node))
@@ -45,18 +49,14 @@ class Session:
 pass_session = click.make_pass_decorator(Session)
 
 
-class Duration(click.ParamType):
-    """2h, 90s, 1h30m: seconds."""
-
-    name = "duration"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        if isinstance(value, float):
-            return value
-        try:
-            return durations.parse(str(value))
-        except ValueError:
-            self.fail(f"{value} is no duration.  Write it like 90s, 2h or 1h30m.", param, ctx)
+def duration(text: str) -> float:
+    """An option like 2h, 90s, 1h30m: seconds."""
+    try:
+        return durations.parse(text)
+    except ValueError:
+        raise click.BadParameter(
+            f"{text} is no duration.  Write it like 90s, 2h or 1h30m."
+        ) from None
 
 
 def print_json(fields: dict[str, Any]) -> None:

@@ -79,7 +79,11 @@ def _who(facts: Facts) -> Iterator[Row]:
     text = f"{claim.node}, epoch {claim.epoch}, {claim.how}, {served}{stale}"
     yield "active", text, "bold" if not stale else WARNING
     why = protection(facts)
-    yield "protected", f"no: {why}" if why else f"yes, {facts.standby} could take over", WARNING if why else WELL
+    yield (
+        "protected",
+        f"no: {why}" if why else f"yes, {facts.standby} could take over",
+        WARNING if why else WELL,
+    )
 
 
 def _here(facts: Facts) -> Iterator[Row]:

@@ -30,6 +30,7 @@ from . import tick as turns
 from .perform import Performed, World, perform
 
 JUMP = 2.0  # Seconds by which two clocks of one machine may drift apart between two wakes (V5).
+LATER = float("inf")  # Under way: the next time is planned when it is back.
 SLEEP = 1.0  # Seconds that the machine may have slept: CLOCK_BOOTTIME against CLOCK_MONOTONIC.
 
 
@@ -53,13 +54,16 @@ class Agent:
     broken_glass: Callable[[], bool] = lambda: False
     on_turn: Callable[[Decision], None] = lambda _: None
     policy: Policy = field(init=False)
-    _running: Task | None = None
+    _running: Task | None = None  # The one action that is being done.
     _reading: Task | None = None
     _asking: Task | None = None
     _looking: Task | None = None
-    _looked_at: float = NEVER
-    _rest_until: float = NEVER
+    _reading_from: float = NEVER
+    _reading_due: float = NEVER
+    _round_due: float = NEVER
+    _look_due: float = NEVER
     _turn_due: float = NEVER
+    _rest_until: float = NEVER
     _factor: float = 1.0
     _generation: int = 0  # Of our own PBX: a look from before an action says nothing after it.
     _last: Moment | None = None
@@ -86,12 +90,19 @@ class Agent:
         jump = self._jump(at)
         self._last = at
         if jump:
-            self._read_again_at = NEVER
+            self._reading_from = NEVER  # What was read before is void: read again at once.
             self._see(voided=jump)
-        self._start_what_is_due(at.boot)
-        if at.boot >= self._turn_due or self.journal.next_order() is not None:
+        now = at.boot
+        if now >= self._reading_due:
+            self._read_claim()
+        if now >= self._round_due:
+            self._ask_check_points()
+        if now >= self._look_due:
+            self._look_at_pbx()
+        if now >= self._turn_due or self.journal.next_order() is not None:
             self._see()
-        return self._until_next(at.boot)
+        soonest = min(self._reading_due, self._round_due, self._look_due, self._turn_due)
+        return max(soonest - now, pace.TICK)
 
     def hurry(self) -> None:
         """Read the claim now: the other node, or a person, has changed it."""
@@ -100,32 +111,20 @@ class Agent:
 
     # What to look at
 
-    def _start_what_is_due(self, now: float) -> None:
-        state, policy = self.state, self.policy
-        if self._reading is None and pace.next_reading(state, now, policy) <= self._spared(now):
-            self._read_claim()
-        if self._asking is None and self._until_round(now) <= 0:
-            self._asking = self.loop.start(self._ask(), self._asked)
-            self._factor = self.jitter()
-        if self._looking is None and now - self._looked_at >= pace.next_look(state, policy):
-            self._looked_at = now
-            self._looking = self.loop.start(self._look(self._generation), self._looked)
-
-    def _spared(self, now: float) -> float:
-        """A reading that failed a moment ago is not asked for again at once."""
-        return 0.0 if now >= self._read_again_at else -1.0
-
-    _read_again_at: float = NEVER
-
     def _read_claim(self) -> None:
-        self._read_again_at = self.clock.now().boot + self.policy.claim_stale / 3
-        self._reading = self.loop.start(
-            self.world.keeper.read(self.state.evidence.claim), self._claim_read
-        )
+        self._reading_due = LATER
+        self._reading_from = self.clock.now().boot
+        work = self.world.keeper.read(self.state.evidence.claim)
+        self._reading = self.loop.start(work, self._claim_read)
 
     def _claim_read(self, reading: ClaimReading) -> None:
         self._reading = None
         self._see(claim=reading)
+
+    def _ask_check_points(self) -> None:
+        self._round_due = LATER
+        self._factor = self.jitter()
+        self._asking = self.loop.start(self._ask(), self._asked)
 
     async def _ask(self) -> Round:
         """V1: all check points about both nodes, once, at about the same instant."""
@@ -144,6 +143,12 @@ class Agent:
     def _asked(self, asked: Round) -> None:
         self._asking = None
         self._see(round=asked)
+
+    def _look_at_pbx(self) -> None:
+        now = self.clock.now().boot
+        self._look_due = now + pace.next_look(self.state, self.policy)
+        if self._looking is None:
+            self._looking = self.loop.start(self._look(self._generation), self._looked)
 
     async def _look(self, generation: int) -> tuple[int, Pbx]:
         return generation, await self.world.service.look()
@@ -175,7 +180,7 @@ class Agent:
             self._do(decision)
         if self.journal.adopted is not self.configured:
             self._adopt()
-        self._turn_due = at.boot + self._until_turn(at.boot)
+        self._plan(at.boot)
         self.on_turn(decision)
 
     def _do(self, decision: Decision) -> None:
@@ -213,22 +218,18 @@ class Agent:
 
     # Time
 
-    def _until_round(self, now: float) -> float:
-        return pace.next_round(self.state, now, self.policy, self._factor)
-
-    def _until_turn(self, now: float) -> float:
-        wait = pace.next_turn(self.state, now, self.policy)
-        return min(wait, self._rest_until - now) if self._rest_until > now else wait
-
-    def _until_next(self, now: float) -> float:
+    def _plan(self, now: float) -> None:
+        """When to look next; whatever was seen or decided may have changed it."""
         state, policy = self.state, self.policy
-        wait = min(self._turn_due, self._looked_at + pace.next_look(state, policy)) - now
+        self._turn_due = now + pace.next_turn(state, now, policy)
+        if now < self._rest_until < self._turn_due:
+            self._turn_due = self._rest_until
         if self._reading is None:
-            reading = pace.next_reading(state, now, policy)
-            wait = min(wait, max(reading, self._read_again_at - now))
+            again = self._reading_from + policy.claim_stale / 3  # Also when it has failed.
+            due = now + pace.next_reading(state, now, policy)
+            self._reading_due = again if again > due else due
         if self._asking is None:
-            wait = min(wait, self._until_round(now))
-        return max(wait, pace.TICK)
+            self._round_due = now + pace.next_round(state, now, policy, self._factor)
 
     def _jump(self, at: Moment) -> str:
         """V5: did this machine stand still, or do its clocks disagree about how long it was?"""

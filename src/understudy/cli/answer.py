@@ -1,0 +1,155 @@
+"""`answer`: the far side of the door.  One request, one line of JSON, and the end.
+
+Over SSH it is the forced command of a user of its own: the request is in SSH_ORIGINAL_COMMAND.
+"""
+
+import asyncio
+import os
+from typing import Any
+
+import click
+
+from understudy.adapters.peers.door import (
+    Ask,
+    Fence,
+    PlaceOrder,
+    Request,
+    Status,
+    Wake,
+    parse_request,
+    render_answer,
+)
+from understudy.core.evidence import absorb
+from understudy.core.model import State
+from understudy.core.observations import Order, Pbx, PeerAnswer, Seen, Verb
+from understudy.errors import JournalError, NotStopped, Refused, UnderstudyError
+from understudy.runtime.daemon import Node
+from understudy.runtime.door import STOPPED, fence_refusal, readiness
+from understudy.runtime.journal_rows import OrderState
+
+from .facts import gather, to_json
+from .session import Session, pass_session
+
+MARGIN = 10.0  # Seconds that a fence may take beyond stop_within; the asker's deadline is above it.
+
+
+@click.command(context_settings={"ignore_unknown_options": True})
+@click.argument("words", nargs=-1, type=click.UNPROCESSED)
+@pass_session
+def answer(session: Session, words: tuple[str, ...]) -> int:
+    """Answer the other node: for its SSH key's forced command, not for people."""
+    line = os.environ.get("SSH_ORIGINAL_COMMAND") or " ".join(words)
+    try:
+        told: dict[str, Any] | PeerAnswer = asyncio.run(_answer(session.node, parse_request(line)))
+    except UnderstudyError as error:
+        refusal = error if isinstance(error, Refused) else Refused(str(error))
+        click.echo(render_answer(refusal))
+        return 1
+    click.echo(render_answer(told))
+    return 0
+
+
+async def _answer(node: Node, request: Request) -> dict[str, Any] | PeerAnswer:
+    """Raises Refused and other errors of ours: the reason goes to the asker."""
+    match request:
+        case Ask(epoch=epoch):
+            return await _ready(node, epoch)
+        case Fence(node=name, epoch=epoch):
+            await _fence(node, name, epoch)
+            return {"stopped": True}
+        case PlaceOrder(order=order):
+            return {"said": _place(node, order)}
+        case Wake():
+            _wake(node)
+            return {}
+        case Status():
+            return to_json(await gather(node, events=20))
+
+
+async def _ready(node: Node, epoch: int) -> PeerAnswer:
+    """H2.  By a reading of this moment: the journal's may be some seconds old."""
+    if node.agent_pid is None:
+        raise Refused(f"no agent runs on {node.policy.me}")
+    state = await _state_now(node)
+    return readiness(state, node.policy, epoch, node.clock.now().boot)
+
+
+async def _state_now(node: Node) -> State:
+    journal = node.journal()
+    state = journal.state
+    journal.close()
+    reading = await node.keeper().read(state.evidence.claim)
+    return absorb(state, Seen(claim=reading), node.clock.now().boot, node.policy)
+
+
+async def _fence(node: Node, name: str, epoch: int) -> None:
+    """T4: return only with the PBX of this node proved stopped."""
+    if name != node.policy.me:
+        raise Refused(f"this is {node.policy.me}, not {name}")
+    if node.agent_pid is None:
+        await _stop_without_agent(node, name, epoch)
+        return
+    refusal = fence_refusal(await _state_now(node), node.policy, name, epoch)
+    if refusal:
+        raise Refused(refusal)
+    await _stop_by_agent(node, epoch)
+
+
+async def _stop_without_agent(node: Node, name: str, epoch: int) -> None:
+    """Nobody here would obey an order: stop the PBX ourselves, and keep an agent from starting meanwhile."""
+    with node.as_agent() as journal:
+        reading = await node.keeper(journal).read(journal.state.evidence.claim)
+        claim = reading.claim
+        if claim is not None and claim.node == node.policy.me and claim.epoch >= epoch:
+            raise Refused(
+                f"{name} holds the claim in epoch {claim.epoch}; the fence is for {epoch}"
+            )
+        journal.note(
+            "fence",
+            f"{node.policy.peer} asked for a stop (epoch {epoch}); no agent runs: stopping the PBX",
+        )
+        await node.service.stop()
+        journal.note("fence", "the PBX is stopped")
+
+
+async def _stop_by_agent(node: Node, epoch: int) -> None:
+    journal = node.journal()
+    number = journal.place(Verb.FENCE, by=node.policy.peer, epoch=epoch)
+    _wake(node)
+    loop = asyncio.get_running_loop()
+    until = loop.time() + node.policy.stop_within + MARGIN
+    while loop.time() < until:
+        await asyncio.sleep(0.2)
+        taken = journal.order_outcome(number).state is not OrderState.WAITING
+        if not taken or journal.state.phase not in STOPPED:
+            continue
+        pbx = await node.service.look()
+        if pbx is Pbx.DEAD:
+            await node.service.stop()  # Its service manager must not bring it back.
+            return
+        if pbx is Pbx.STOPPED:
+            return
+    raise NotStopped(f"the agent of {node.policy.me} has not confirmed that its PBX is stopped")
+
+
+def _place(node: Node, order: Order) -> str:
+    journal = node.journal()
+    number = journal.place(
+        order.verb,
+        by=node.policy.peer,
+        epoch=order.epoch,
+        accept_two_active=order.accept_two_active,
+        accept_loss=order.accept_loss,
+    )
+    if node.agent_pid is None:
+        return (
+            f"order {number} waits: no daemon runs there, the next tick takes it within 2 minutes"
+        )
+    return f"order {number} is placed"
+
+
+def _wake(node: Node) -> None:
+    try:
+        node.wake_file.touch()
+    except OSError as error:
+        raise JournalError(f"{node.wake_file} cannot be written: {error.strerror}") from error

@@ -1,0 +1,123 @@
+"""`may-start`: the guard in front of the PBX's unit (ExecStartPre=).  PROTOCOL.md T7, S1, H3.
+
+A person's `systemctl start`, a package upgrade and Understudy itself all pass here.
+"""
+
+import asyncio
+import time
+from dataclasses import replace
+
+import click
+
+from understudy.core.claim import Claim, How
+from understudy.core.model import SERVING, Phase
+from understudy.core.votes import Verdict
+from understudy.errors import Refused
+from understudy.runtime.daemon import Node
+
+from .facts import Facts, ask_all, gather
+from .notes import note
+from .session import Session, about, as_json, pass_session, print_json
+
+
+@click.command("may-start")
+@as_json
+@pass_session
+def may_start(session: Session, as_json: bool) -> int:
+    """May the PBX be started here?  Exit 0: yes.  Exit 1: no, with the reason on standard error."""
+    node = session.node
+    if node.glass_is_broken():
+        said = f"the glass is broken ({node.glass}): allowed, whatever the claim says"
+        note(node, "glass", f"may-start: {said}")
+    else:
+        said = asyncio.run(_judge(node))
+    if as_json:
+        print_json({"ok": True, "said": said, "node": node.policy.me})
+    else:
+        click.echo(f"may-start: {said}", err=True)
+    return 0
+
+
+async def _judge(node: Node) -> str:
+    """Why it may.  Raises Refused with why it may not."""
+    facts = await _unannounced(node)
+    reading = facts.reading
+    if reading is None or reading.claim is None:
+        return _without_claim(facts)
+    claim, me, peer = reading.claim, facts.policy.me, facts.policy.peer
+    if claim.node != me:
+        raise _no(
+            f"the claim names {claim.node}, epoch {claim.epoch}",
+            f"To move calls here: understudy switchover, or failover if {claim.node} is dead.",
+        )
+    if facts.state is not None and claim.epoch < facts.state.epoch:
+        raise _no(
+            f"the claim says epoch {claim.epoch}, but this node has seen {facts.state.epoch}: was the "
+            "zone restored from an old backup?",
+            "Say who is active: understudy set-active NODE",
+        )
+    if claim.announced:
+        raise _no(
+            f"{claim.announced} has announced that it is about to take over",
+            "If that is wrong, its announcement is struck out once the check points see this node.",
+        )
+    if _peer_is_known_stopped(facts, claim):
+        return f"the claim is ours, epoch {claim.epoch}"
+    reports = await ask_all(node)
+    if replace(facts, reports=reports).heard(peer) is Verdict.UP:
+        raise _no(
+            f"the claim is ours, but the check points say that {peer} is up",
+            f"Stop the PBX on {peer} first, or see understudy status there.",
+        )
+    return f"the claim is ours, epoch {claim.epoch}, and the check points do not see {peer} up"
+
+
+async def _unannounced(node: Node) -> Facts:
+    """An announcement that our living agent will strike out is waited for."""
+    until = time.monotonic() + node.policy.claim_stale
+    while True:
+        facts = await gather(node, events=0)
+        claim = facts.reading.claim if facts.reading is not None else None
+        ours_but_announced = claim is not None and claim.node == node.policy.me and claim.announced
+        if not ours_but_announced or facts.agent_pid is None or time.monotonic() > until:
+            return facts
+        await asyncio.sleep(1.0)
+
+
+def _peer_is_known_stopped(facts: Facts, claim: Claim) -> bool:
+    """H1: the other node stopped its PBX before it gave us the claim; or our agent has seen to it just now."""
+    if claim.how in (How.HANDED, How.RETURNED) and not claim.served:
+        return True
+    state = facts.state
+    return facts.agent_pid is not None and state is not None and state.phase is Phase.TAKING_OVER
+
+
+def _without_claim(facts: Facts) -> str:
+    """S1: who serves may restart its PBX while the claim cannot be read, on a proof that is fresh."""
+    state, policy = facts.state, facts.policy
+    serves = state is not None and facts.same_boot and state.phase in SERVING
+    if facts.agent_pid is None or not serves:
+        raise _no(f"the claim cannot be read: {facts.claim_trouble}", _glass_hint(facts))
+    for what, age, limit in (
+        ("the claim", facts.age(facts.evidence.proved_at), policy.claim_stale),
+        ("the check points", facts.age(facts.evidence.up_at), policy.checkpoints_stale),
+    ):
+        if age is not None and age <= limit:
+            return (
+                f"the claim cannot be read now, but {what} proved this node active {about(age)} ago"
+            )
+    raise _no(
+        f"the claim cannot be read, and no proof that this node is active is fresh: {facts.claim_trouble}",
+        _glass_hint(facts),
+    )
+
+
+def _glass_hint(facts: Facts) -> str:
+    return (
+        f"If you know that the PBX of {facts.policy.peer} is stopped and will stay so, break the "
+        "glass: touch the file break-glass beside the configuration, and start the PBX again."
+    )
+
+
+def _no(why: str, hint: str) -> Refused:
+    return Refused(f"the PBX may not start here: {why}", hint=hint)
