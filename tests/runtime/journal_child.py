@@ -60,7 +60,7 @@ def orders(path: Path, log: Path, dice: random.Random) -> None:
     journal = SqliteJournal(path, HandClock(wall=WALL), owner=False)
     for _ in range(100):
         journal.place(Verb.REJOIN, by="child")
-        time.sleep(dice.uniform(0, 0.002))
+        time.sleep(dice.uniform(0, 0.005))
 
 
 def lock(path: Path, log: Path, dice: random.Random) -> None:

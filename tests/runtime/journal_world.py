@@ -1,12 +1,16 @@
 """What the tests of the journal share: a clock that is set by hand, sights, and decisions."""
 
-from dataclasses import dataclass, field
+import random
+import types
+from dataclasses import dataclass, field, fields, is_dataclass
+from enum import StrEnum
 from pathlib import Path
+from typing import Any, get_args, get_origin, get_type_hints
 
 from understudy.core.actions import Action
 from understudy.core.claim import Claim, first
 from understudy.core.decide import Decision
-from understudy.core.model import Phase, State
+from understudy.core.model import NEVER, Phase, State
 from understudy.core.observations import ClaimReading, Health, Order, Report, Round, Seen
 from understudy.core.policy import Policy
 from understudy.core.rules import RULES, Rule
@@ -112,3 +116,27 @@ def decided(
     order: Order | None = None,
 ) -> Decision:
     return Decision(state, by, action, order)
+
+
+def some(kind: Any, dice: random.Random) -> Any:
+    """Any value of a type that a state may hold."""
+    if kind is float:
+        return dice.choice([NEVER, 0.0, -1.5, dice.uniform(0, 1e9)])
+    if kind is int:
+        return dice.choice([0, 1, dice.randrange(10**12), 10**25])
+    if kind is bool:
+        return dice.random() < 0.5
+    if kind is str:
+        return dice.choice(["", "pbx01", "never", 'a "quoted" \\ line\n', "日本 \udc80", "\x00"])
+    if get_origin(kind) is tuple:
+        return tuple(some(get_args(kind)[0], dice) for _ in range(dice.randrange(4)))
+    if isinstance(kind, types.UnionType):
+        return some(dice.choice(get_args(kind)), dice)
+    if kind is types.NoneType:
+        return None
+    if issubclass(kind, StrEnum):
+        return dice.choice(list(kind))
+    assert is_dataclass(kind), kind
+    made: Any = kind
+    hints = get_type_hints(kind)
+    return made(**{field.name: some(hints[field.name], dice) for field in fields(kind)})

@@ -398,6 +398,7 @@ def test_two_processes_write_at_once_and_nothing_is_lost_or_used_twice(
             )
             assert node.journal.trouble == ""
             used.update([order.id] if order else [])
+            time.sleep(0.002)  # Far busier than an agent with rounds of a second.
         assert process.stderr is not None
         assert process.returncode == 0, process.stderr.read().decode()
     assert used == Counter(range(1, 101))
@@ -626,6 +627,13 @@ def test_a_command_reads_what_the_agent_wrote_last(node: Node) -> None:
         assert beside.state == node.journal.state
         with pytest.raises(JournalError, match="only the agent"):
             beside.adopted = POLICY
+
+
+def test_a_command_notes_what_a_person_did_beside_the_agent(node: Node) -> None:
+    node.start()
+    with closing_journal(node) as beside:
+        beside.note("person", "ada said: set-active pbx02")
+    assert node.journal.events()[-1].text == "ada said: set-active pbx02"
 
 
 # Disks

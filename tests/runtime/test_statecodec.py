@@ -2,43 +2,18 @@
 
 import json
 import random
-import types
-from dataclasses import fields, is_dataclass, replace
-from enum import StrEnum
-from typing import Any, get_args, get_origin, get_type_hints
+from dataclasses import fields, replace
+from typing import Any
 
 import pytest
 
+from runtime.journal_world import some
 from understudy.core.claim import Claim, first
 from understudy.core.model import NEVER, Evidence, Lineage, Phase, Runbook, State, newborn
 from understudy.core.observations import PeerAnswer, Ready
 from understudy.core.policy import Policy
 from understudy.errors import JournalError
 from understudy.runtime import statecodec
-
-
-def some(kind: Any, dice: random.Random) -> Any:
-    """Any value of a type that a state may hold."""
-    if kind is float:
-        return dice.choice([NEVER, 0.0, -1.5, dice.uniform(0, 1e9)])
-    if kind is int:
-        return dice.choice([0, 1, dice.randrange(10**12), 10**25])
-    if kind is bool:
-        return dice.random() < 0.5
-    if kind is str:
-        return dice.choice(["", "pbx01", "never", 'a "quoted" \\ line\n', "日本 \udc80", "\x00"])
-    if get_origin(kind) is tuple:
-        return tuple(some(get_args(kind)[0], dice) for _ in range(dice.randrange(4)))
-    if isinstance(kind, types.UnionType):
-        return some(dice.choice(get_args(kind)), dice)
-    if kind is types.NoneType:
-        return None
-    if issubclass(kind, StrEnum):
-        return dice.choice(list(kind))
-    assert is_dataclass(kind), kind
-    made: Any = kind
-    hints = get_type_hints(kind)
-    return made(**{field.name: some(hints[field.name], dice) for field in fields(kind)})
 
 
 @pytest.mark.parametrize("kind", [State, Policy, Claim])

@@ -5,6 +5,7 @@ Over SSH it is the forced command of a user of its own: the request is in SSH_OR
 
 import asyncio
 import os
+from contextlib import closing
 from typing import Any
 
 import click
@@ -19,12 +20,10 @@ from understudy.adapters.peers.door import (
     parse_request,
     render_answer,
 )
-from understudy.core.evidence import absorb
-from understudy.core.model import State
-from understudy.core.observations import Order, Pbx, PeerAnswer, Seen, Verb
+from understudy.core.observations import Order, Pbx, PeerAnswer, Verb
 from understudy.errors import JournalError, NotStopped, Refused, UnderstudyError
 from understudy.runtime.daemon import Node
-from understudy.runtime.door import STOPPED, fence_refusal, readiness
+from understudy.runtime.door import fence_refusal, is_stopped, readiness
 from understudy.runtime.journal_rows import OrderState
 
 from .facts import gather, to_json
@@ -68,18 +67,10 @@ async def _answer(node: Node, request: Request) -> dict[str, Any] | PeerAnswer:
 
 async def _ready(node: Node, epoch: int) -> PeerAnswer:
     """H2.  By a reading of this moment: the journal's may be some seconds old."""
-    if node.agent_pid is None:
+    facts = await gather(node, events=0)
+    if not facts.agent_is_alive:
         raise Refused(f"no agent runs on {node.policy.me}")
-    state = await _state_now(node)
-    return readiness(state, node.policy, epoch, node.clock.now().boot)
-
-
-async def _state_now(node: Node) -> State:
-    journal = node.journal()
-    state = journal.state
-    journal.close()
-    reading = await node.keeper().read(state.evidence.claim)
-    return absorb(state, Seen(claim=reading), node.clock.now().boot, node.policy)
+    return readiness(facts.state, node.policy, epoch, facts.at.boot)
 
 
 async def _fence(node: Node, name: str, epoch: int) -> None:
@@ -89,7 +80,7 @@ async def _fence(node: Node, name: str, epoch: int) -> None:
     if node.agent_pid is None:
         await _stop_without_agent(node, name, epoch)
         return
-    refusal = fence_refusal(await _state_now(node), node.policy, name, epoch)
+    refusal = fence_refusal((await gather(node, events=0)).state, node.policy, name, epoch)
     if refusal:
         raise Refused(refusal)
     await _stop_by_agent(node, epoch)
@@ -113,37 +104,38 @@ async def _stop_without_agent(node: Node, name: str, epoch: int) -> None:
 
 
 async def _stop_by_agent(node: Node, epoch: int) -> None:
-    journal = node.journal()
-    number = journal.place(Verb.FENCE, by=node.policy.peer, epoch=epoch)
-    _wake(node)
-    loop = asyncio.get_running_loop()
-    until = loop.time() + node.policy.stop_within + MARGIN
-    while loop.time() < until:
-        await asyncio.sleep(0.2)
-        taken = journal.order_outcome(number).state is not OrderState.WAITING
-        if not taken or journal.state.phase not in STOPPED:
-            continue
-        pbx = await node.service.look()
-        if pbx is Pbx.DEAD:
-            await node.service.stop()  # Its service manager must not bring it back.
-            return
-        if pbx is Pbx.STOPPED:
-            return
+    with closing(node.journal()) as journal:
+        number = journal.place(Verb.FENCE, by=node.policy.peer, epoch=epoch)
+        _wake(node)
+        loop = asyncio.get_running_loop()
+        until = loop.time() + node.policy.stop_within + MARGIN
+        while loop.time() < until:
+            await asyncio.sleep(0.2)
+            taken = journal.order_outcome(number).state is not OrderState.WAITING
+            if taken and is_stopped(journal.state) and await _pbx_is_stopped(node):
+                return
     raise NotStopped(f"the agent of {node.policy.me} has not confirmed that its PBX is stopped")
 
 
+async def _pbx_is_stopped(node: Node) -> bool:
+    pbx = await node.service.look()
+    if pbx is Pbx.DEAD:
+        await node.service.stop()  # Its service manager must not bring it back.
+    return pbx in (Pbx.DEAD, Pbx.STOPPED)
+
+
 def _place(node: Node, order: Order) -> str:
-    journal = node.journal()
-    number = journal.place(
-        order.verb,
-        by=node.policy.peer,
-        epoch=order.epoch,
-        accept_two_active=order.accept_two_active,
-        accept_loss=order.accept_loss,
-    )
+    with closing(node.journal()) as journal:
+        number = journal.place(
+            order.verb,
+            by=node.policy.peer,
+            epoch=order.epoch,
+            accept_two_active=order.accept_two_active,
+            accept_loss=order.accept_loss,
+        )
     if node.agent_pid is None:
         return (
-            f"order {number} waits: no daemon runs there, the next tick takes it within 2 minutes"
+            f"order {number} waits: no daemon runs there, its next tick takes it within 2 minutes"
         )
     return f"order {number} is placed"
 

@@ -1,18 +1,17 @@
 """`events` and `why`: the journal, for people and scripts."""
 
 import time
-from contextlib import suppress
-from dataclasses import asdict
+from collections.abc import Iterator
+from contextlib import closing, suppress
 from datetime import datetime
-from typing import Any
 
 import click
 
 from understudy.config import durations
 from understudy.core.model import NEVER
-from understudy.runtime.journal_rows import DecisionRow
+from understudy.errors import Refused
+from understudy.runtime import readings, statecodec
 
-from .facts import event_to_json
 from .session import Session, about, as_json, clock, duration, pass_session, print_json
 from .status import event_line
 
@@ -26,11 +25,13 @@ from .status import event_line
 @pass_session
 def events(session: Session, since: float | None, count: int, as_json: bool) -> int:
     """What this node saw, decided and did; newest last."""
-    journal = session.node.journal()
     begin = NEVER if since is None else time.time() - since
-    found = journal.events(since=begin, limit=count)
+    with closing(session.node.journal()) as journal:
+        found = journal.events(since=begin, limit=count)
     if as_json:
-        print_json({"node": session.node.policy.me, "events": [event_to_json(e) for e in found]})
+        print_json(
+            {"node": session.node.policy.me, "events": [statecodec.to_json(each) for each in found]}
+        )
     else:
         for event in found:
             click.echo(event_line(event))
@@ -58,63 +59,41 @@ def instant(text: str) -> float:
 @as_json
 @pass_session
 def why(session: Session, at: float | None, as_json: bool) -> int:
-    """The rule and the votes behind what was last done (or decided not to be done)."""
-    journal = session.node.journal()
-    found = journal.decisions(until=None if at is None else at + 0.999, limit=1)
-    if not found:
-        when = "yet" if at is None else f"before {clock(at)}"
-        click.echo(f"Nothing was decided {when}.", err=True)
-        return 1
-    row = found[-1]
+    """The rule and the votes behind what was done, or was not done."""
+    when = time.time() if at is None else at + 0.999
+    with closing(session.node.journal()) as journal:
+        found = readings.why_at(journal, session.node.policy, when)
+    if found is None:
+        raise Refused(f"nothing was decided before {clock(when)}", hint="See: understudy events")
     if as_json:
-        print_json(_to_json(row))
+        print_json(statecodec.to_json(found))
     else:
-        click.echo("\n".join(_lines(row, time.time() if at is None else at)))
+        click.echo("\n".join(_lines(found)))
     return 0
 
 
-def _lines(row: DecisionRow, at: float) -> list[str]:
-    votes = row.votes
-    change = f"{row.before} -> {row.after}" if row.before != row.after else f"{row.after}"
-    lines = [
-        f"{clock(row.wall)}  {row.node}  {change}   ({about(at - row.wall)} before)",
-        f"  because    {row.because}",
-        f"  rule       {row.rule}",
-    ]
-    if row.action:
-        lines.append(f"  asked for  {row.action}")
-    if row.times > 1:
-        lines.append(f"  again      {row.times} times, last {clock(row.last)}")
-    claim = votes.claim
+def _lines(found: readings.Why) -> Iterator[str]:
+    votes, claim = found.votes, found.votes.claim
+    change = f"{found.before} -> {found.after}" if found.before != found.after else str(found.after)
+    yield f"{clock(found.since)}  {found.node}  {change}   ({about(found.at - found.since)} earlier)"
+    yield f"  because      {found.because}"
+    yield f"  rule         {found.rule}"
+    if found.action:
+        yield f"  asked for    {found.action}"
+    if found.times > 1:
+        yield f"  again        {found.times} times"
+    if found.kept:
+        yield f"  waits for    {found.kept}"
     if claim is not None:
         announced = f", {claim.announced} announced" if claim.announced else ""
-        lines.append(f"  claim      {claim.node}, epoch {claim.epoch}, {claim.how}{announced}")
+        yield f"  claim        {claim.node}, epoch {claim.epoch}, {claim.how}{announced}"
     if votes.claim_trouble:
-        lines.append(f"  claim      not readable: {votes.claim_trouble}")
-    lines.append(f"  PBX here   {votes.pbx}")
-    if votes.asked is not None:
-        lines.append(
-            f"  check points, asked {clock(votes.asked)}: us {votes.mine}, them {votes.theirs}"
-        )
-    for vote in votes.votes:
-        text = f"  {vote.text}" if vote.text else ""
-        lines.append(f"    {vote.checkpoint} about {vote.node}: {vote.health}{text}")
+        yield f"  claim        {votes.claim_trouble}"
+    yield f"  PBX here     {votes.pbx}"
     if votes.patience:
-        lines.append(f"  patience   {about(votes.patience)} spent")
-    return lines
-
-
-def _to_json(row: DecisionRow) -> dict[str, Any]:
-    return {
-        "at": row.wall,
-        "node": row.node,
-        "before": row.before,
-        "after": row.after,
-        "rule": row.rule,
-        "because": row.because,
-        "action": row.action,
-        "order": row.order,
-        "times": row.times,
-        "last": row.last,
-        "votes": asdict(row.votes),
-    }
+        yield f"  patience     {about(votes.patience)} spent"
+    if votes.asked is not None:
+        yield f"  check points asked {clock(votes.asked)}: us {votes.mine}, the other {votes.theirs}"
+    for vote in votes.votes:
+        text = f": {vote.text}" if vote.text else ""
+        yield f"    {vote.checkpoint} about {vote.node}: {vote.health}{text}"

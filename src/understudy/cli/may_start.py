@@ -6,6 +6,7 @@ A person's `systemctl start`, a package upgrade and Understudy itself all pass h
 import asyncio
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import click
 
@@ -41,16 +42,16 @@ def may_start(session: Session, as_json: bool) -> int:
 async def _judge(node: Node) -> str:
     """Why it may.  Raises Refused with why it may not."""
     facts = await _unannounced(node)
-    reading = facts.reading
-    if reading is None or reading.claim is None:
-        return _without_claim(facts)
-    claim, me, peer = reading.claim, facts.policy.me, facts.policy.peer
+    claim = facts.reading.claim
+    if claim is None:
+        return _without_claim(facts, node.glass)
+    me, peer = facts.policy.me, facts.policy.peer
     if claim.node != me:
         raise _no(
             f"the claim names {claim.node}, epoch {claim.epoch}",
             f"To move calls here: understudy switchover, or failover if {claim.node} is dead.",
         )
-    if facts.state is not None and claim.epoch < facts.state.epoch:
+    if claim.epoch < facts.state.epoch:
         raise _no(
             f"the claim says epoch {claim.epoch}, but this node has seen {facts.state.epoch}: was the "
             "zone restored from an old backup?",
@@ -63,8 +64,14 @@ async def _judge(node: Node) -> str:
         )
     if _peer_is_known_stopped(facts, claim):
         return f"the claim is ours, epoch {claim.epoch}"
-    reports = await ask_all(node)
-    if replace(facts, reports=reports).heard(peer) is Verdict.UP:
+    heard = replace(facts, reports=await ask_all(node)).heard(peer)
+    left = _until_declared_long_enough(facts, claim)
+    if left > 0 and heard is not Verdict.DOWN:
+        raise _no(
+            f"a person has just declared {me} active, and {peer} may not have stopped yet",
+            f"The agent starts the PBX in {about(left)}.",
+        )
+    if heard is Verdict.UP:
         raise _no(
             f"the claim is ours, but the check points say that {peer} is up",
             f"Stop the PBX on {peer} first, or see understudy status there.",
@@ -77,7 +84,7 @@ async def _unannounced(node: Node) -> Facts:
     until = time.monotonic() + node.policy.claim_stale
     while True:
         facts = await gather(node, events=0)
-        claim = facts.reading.claim if facts.reading is not None else None
+        claim = facts.reading.claim
         ours_but_announced = claim is not None and claim.node == node.policy.me and claim.announced
         if not ours_but_announced or facts.agent_pid is None or time.monotonic() > until:
             return facts
@@ -88,16 +95,24 @@ def _peer_is_known_stopped(facts: Facts, claim: Claim) -> bool:
     """H1: the other node stopped its PBX before it gave us the claim; or our agent has seen to it just now."""
     if claim.how in (How.HANDED, How.RETURNED) and not claim.served:
         return True
-    state = facts.state
-    return facts.agent_pid is not None and state is not None and state.phase is Phase.TAKING_OVER
+    return facts.agent_pid is not None and facts.state.phase is Phase.TAKING_OVER
 
 
-def _without_claim(facts: Facts) -> str:
+def _until_declared_long_enough(facts: Facts, claim: Claim) -> float:
+    """Seconds for which the other node's own proofs may still be fresh (S1), after set-active."""
+    if claim.how is not How.SET or claim.served:
+        return 0.0
+    known = facts.journal.state.evidence
+    seen = known.claim is not None and known.claim.epoch == claim.epoch
+    age = facts.age(known.epoch_at) if seen else None
+    return facts.policy.announce - (age or 0.0)
+
+
+def _without_claim(facts: Facts, glass: Path) -> str:
     """S1: who serves may restart its PBX while the claim cannot be read, on a proof that is fresh."""
     state, policy = facts.state, facts.policy
-    serves = state is not None and facts.same_boot and state.phase in SERVING
-    if facts.agent_pid is None or not serves:
-        raise _no(f"the claim cannot be read: {facts.claim_trouble}", _glass_hint(facts))
+    if facts.agent_pid is None or state.phase not in SERVING:
+        raise _no(f"the claim cannot be read: {facts.reading.trouble}", _glass_hint(facts, glass))
     for what, age, limit in (
         ("the claim", facts.age(facts.evidence.proved_at), policy.claim_stale),
         ("the check points", facts.age(facts.evidence.up_at), policy.checkpoints_stale),
@@ -107,15 +122,15 @@ def _without_claim(facts: Facts) -> str:
                 f"the claim cannot be read now, but {what} proved this node active {about(age)} ago"
             )
     raise _no(
-        f"the claim cannot be read, and no proof that this node is active is fresh: {facts.claim_trouble}",
-        _glass_hint(facts),
+        f"the claim cannot be read, and no proof that this node is active is fresh: {facts.reading.trouble}",
+        _glass_hint(facts, glass),
     )
 
 
-def _glass_hint(facts: Facts) -> str:
+def _glass_hint(facts: Facts, glass: Path) -> str:
     return (
         f"If you know that the PBX of {facts.policy.peer} is stopped and will stay so, break the "
-        "glass: touch the file break-glass beside the configuration, and start the PBX again."
+        f"glass: touch {glass}, and start the PBX again."
     )
 
 

@@ -12,14 +12,23 @@ import click
 from understudy.core.model import SERVING, Phase
 from understudy.core.observations import Order, Verb
 from understudy.errors import Refused, Unanswered
-from understudy.runtime import daemon
+from understudy.runtime import daemon, statecodec
 from understudy.runtime.daemon import Node
 
-from .facts import event_to_json, gather
+from .facts import gather
 from .plan import Accepted, agree, order_plan, show
 from .session import Session, as_json, clock, pass_session, print_json
 
 Command = Callable[..., int]
+UNFINISHED = ("open", "waiting")  # Events that are told when they have had their end.
+HINTS = {  # By the row that ended an order.
+    "fence-unconfirmed": "If the other node is off, or you have stopped its PBX yourself: the same "
+    "with --accept-two-active.",
+    "peer-not-ready": "See understudy status on the other node.",
+    "take-refused": "The claim has changed, or its server did not answer: see understudy status, order again.",
+    "start-failed-return": "Look at the PBX here: it could not be started.",
+    "start-failed": "Look at the PBX here: it could not be started.",
+}
 MOVING = frozenset({Phase.TAKING_OVER, Phase.HANDING_OVER, Phase.STEPPING_DOWN, Phase.REJOINING})
 
 
@@ -143,7 +152,7 @@ def _place_here(session: Session, verb: Verb, accepted: Accepted) -> _Placed:
             is_moving=state.runbook is not None or state.phase in MOVING,
             active=claim.node if claim is not None else "",
             served=claim is not None and claim.served,
-            events=[event_to_json(each) for each in journal.events(since=placed, limit=20)],
+            events=[statecodec.to_json(each) for each in journal.events(since=placed, limit=20)],
         )
 
     return _Placed(node.policy.me, placed, ask)
@@ -159,7 +168,7 @@ def _place_there(session: Session, verb: Verb, accepted: Accepted) -> _Placed:
 
     def ask() -> _Progress:
         there = asyncio.run(node.peer.status())
-        events = [each for each in there.get("events", []) if each["at"] >= placed - 60.0]
+        events = [each for each in there.get("events", []) if each["wall"] >= placed - 60.0]
         mine = [
             e for e in events if e["kind"] == "order" and e["text"].startswith(f"order {number} ")
         ]
@@ -168,10 +177,10 @@ def _place_there(session: Session, verb: Verb, accepted: Accepted) -> _Placed:
             state=mine[-1]["name"] if mine else "waiting",
             why=mine[-1]["text"] if mine else "",
             phase=str(there.get("phase")),
-            is_moving=there.get("runbook") is not None,
+            is_moving=bool(there.get("step")),
             active=str(claim.get("node", "")),
             served=bool(claim.get("served")),
-            events=[each for each in events if each["at"] >= placed],
+            events=[each for each in events if each["wall"] >= placed],
         )
 
     return _Placed(node.policy.peer, placed, ask)
@@ -186,9 +195,10 @@ def _follow(placed: _Placed, node: Node, verb: Verb, *, quiet: bool) -> str:
     while True:
         progress = placed.ask()
         for event in progress.events:
-            if (event["at"], event["text"]) not in told and not quiet:
-                told.add((event["at"], event["text"]))
-                click.echo(f"{clock(event['at'])}  {placed.node}: {event['text']}", err=True)
+            is_new = (event["wall"], event["text"]) not in told
+            if is_new and event["name"] not in UNFINISHED and not quiet:
+                told.add((event["wall"], event["text"]))
+                click.echo(f"{clock(event['wall'])}  {placed.node}: {event['text']}", err=True)
         if progress.state == "refused":
             raise Refused(f"{placed.node} refuses the {verb}: {progress.why}")
         if progress.state == "used" and not progress.is_moving:
@@ -216,11 +226,13 @@ def _end(verb: Verb, node: str, progress: _Progress) -> str:
             )
         case Verb.REJOIN, Phase.STANDBY | Phase.SUSPECTING:
             return f"{node} is standby"
-    last = [each for each in progress.events if each["kind"] == "decision"]
+    moves = [
+        each for each in progress.events if each["kind"] == "decision" and " -> " in each["text"]
+    ]
+    last = moves[-1] if moves else {"text": progress.why, "name": ""}
     raise Refused(
-        f"the {verb} did not succeed: {node} is now {progress.phase}"
-        + (f" ({last[-1]['text']})" if last else ""),
-        hint="See: understudy events, understudy status",
+        f"the {verb} did not succeed: {last['text']}",
+        hint=HINTS.get(last["name"], "See: understudy events, understudy status"),
     )
 
 

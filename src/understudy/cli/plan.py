@@ -11,6 +11,7 @@ from understudy.core.model import Phase
 from understudy.core.observations import Ready, Verb
 from understudy.core.votes import Verdict
 from understudy.errors import Refused, Unreachable
+from understudy.runtime.door import readiness
 
 from .facts import Facts
 
@@ -69,7 +70,7 @@ def order_plan(verb: Verb, facts: Facts, service: str, accepted: Accepted) -> Pl
 
 def declaration(node: str, facts: Facts, service: str, accepted: Accepted) -> Plan:
     """set-active: a person says who is active."""
-    policy, claim = facts.policy, facts.claim if not facts.claim_trouble else None
+    policy, claim = facts.policy, facts.reading.claim
     other = policy.peer if node == policy.me else policy.me
     plan = Plan(
         order=f"set-active {node}",
@@ -150,7 +151,7 @@ def _failover(facts: Facts, claim: Claim, service: str, accepted: Accepted) -> P
             plan, f"{old} has announced that it is about to take over", "Wait, and see status."
         )
     state = facts.state
-    if new != facts.policy.me or state is None:
+    if new != facts.policy.me:
         return plan
     if state.phase is Phase.OUTDATED and not loss:
         return _refuse(
@@ -178,10 +179,11 @@ def _switchover(facts: Facts, claim: Claim, service: str) -> Plan:
             f"{new} serves with the data that it has: what was not copied from {old} is missing",
         ),
     )
-    if facts.peer is not None and facts.peer.ready is Ready.NO:
-        return _refuse(
-            plan, f"{new} is not ready: {facts.peer.why}", f"See understudy status on {new}."
-        )
+    ready = facts.peer
+    if new == facts.policy.me:
+        ready = readiness(facts.state, facts.policy, claim.epoch, facts.at.boot)
+    if ready is not None and ready.ready is Ready.NO:
+        return _refuse(plan, f"{new} is not ready: {ready.why}", f"See understudy status on {new}.")
     if facts.peer_trouble:
         return _refuse(
             plan,
@@ -220,12 +222,12 @@ def _risks_of_declaring(
 
 
 def _claim(facts: Facts) -> Claim:
-    if facts.claim is None or facts.claim_trouble:
+    if facts.reading.claim is None:
         raise Unreachable(
-            f"the claim cannot be read, so nobody knows who is active: {facts.claim_trouble}",
+            f"the claim cannot be read, so nobody knows who is active: {facts.reading.trouble}",
             hint="Where there is none: understudy set-active NODE",
         )
-    return facts.claim
+    return facts.reading.claim
 
 
 def _refuse(plan: Plan, why: str, hint: str) -> Plan:

@@ -142,7 +142,7 @@ async def _declare(node: Node, active: str, facts: Facts) -> Claim:
             ) from None
         await _spread(node)
         return claim
-    planned = facts.claim.node if facts.claim is not None and not facts.claim_trouble else ""
+    planned = facts.reading.claim.node if facts.reading.claim is not None else ""
 
     def change(claim: Claim) -> Claim:
         if planned and claim.node != planned:
@@ -156,9 +156,7 @@ async def _declare(node: Node, active: str, facts: Facts) -> Claim:
 
 async def _epoch_above(node: Node, facts: Facts) -> int:
     """Above all that this node, the other one and the claim have seen (C5)."""
-    seen = [0, facts.claim.epoch if facts.claim is not None else 0]
-    if facts.state is not None:
-        seen.append(facts.state.epoch)
+    seen = [facts.state.epoch, facts.claim.epoch if facts.claim is not None else 0]
     try:
         there = await node.peer.status()
         seen.append(int(there.get("epoch") or 0))

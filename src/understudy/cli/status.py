@@ -7,12 +7,15 @@ from collections.abc import Iterator
 import click
 
 from understudy.core.model import Phase
+from understudy.core.observations import Health
 from understudy.runtime.journal_rows import Event
+from understudy.runtime.sentences import headline
+from understudy.runtime.status import Level, NodeView, Status
 
-from .facts import Facts, Weight, gather, protection, to_json, troubles
+from .facts import Facts, gather, protection, to_json
 from .session import Session, about, as_json, clock, pass_session, print_json
 
-STYLES = {"up": "green", "down": "bold red", "unclear": "yellow", "unknown": "yellow"}
+STYLES = {"up": "green", "down": "bold red", "unclear": "yellow"}
 CRITICAL, WARNING, WELL = "bold red", "yellow", "green"
 
 Row = tuple[str, str, str]  # What, the text, and its style on a terminal.
@@ -27,19 +30,25 @@ def status(session: Session, as_json: bool) -> int:
     Exit code: 0 all is well, 1 not, 3 neither the claim nor the journal could be read.
     """
     facts = asyncio.run(gather(session.node, peer=True))
-    pair = session.config.pair
+    pair, view = session.config.pair, facts.view
     if as_json:
         print_json({"pair": pair.name, "service": pair.service, **to_json(facts)})
     else:
-        _show(f"{pair.name}: {pair.service}   (this is {facts.policy.me})", list(_rows(facts)))
-    if facts.claim is None and facts.state is None:
+        _show(f"{pair.name}: {pair.service}   (this is {view.node})", list(_rows(facts, view)))
+    if facts.claim is None and not facts.journal.is_there:
         return 3
-    return 1 if troubles(facts) else 0
+    return 1 if view.troubles or protection(facts) else 0
+
+
+def event_line(event: Event) -> str:
+    often = f"  ({event.times} times, last {clock(event.last)})" if event.times > 1 else ""
+    return f"{clock(event.wall)}  {event.text}{often}"
 
 
 def _show(title: str, rows: list[Row]) -> None:
     if not sys.stdout.isatty():
-        click.echo("\n".join([title, *(f"{label:<13}{text}".rstrip() for label, text, _ in rows)]))
+        lines = [title, *(f"{label:<14}{text}".rstrip() for label, text, _ in rows)]
+        click.echo("\n".join(lines))
         return
     from rich.console import Console
     from rich.table import Table
@@ -53,89 +62,97 @@ def _show(title: str, rows: list[Row]) -> None:
     console.print(table)
 
 
-def _rows(facts: Facts) -> Iterator[Row]:
-    yield from _who(facts)
-    yield from _here(facts)
-    yield from _check_points(facts)
-    yield from _times(facts)
+def _rows(facts: Facts, view: Status) -> Iterator[Row]:
+    yield from _who(facts, view)
+    yield from _here(facts, view)
+    yield from _check_points(view)
+    yield from _times(view)
     label = "troubles"
-    for each in troubles(facts):
-        style = CRITICAL if each.weight is Weight.CRITICAL else WARNING
-        yield label, f"{'!!' if each.weight is Weight.CRITICAL else '! '} {each.text}", style
+    for each in view.troubles:
+        grave = each.level is Level.CRITICAL
+        yield label, f"{'!!' if grave else '! '} {each.sentence}", CRITICAL if grave else WARNING
         label = ""
     label = "events"
-    for event in facts.events:
+    for event in view.events:
         yield label, event_line(event), ""
         label = ""
 
 
-def _who(facts: Facts) -> Iterator[Row]:
+def _who(facts: Facts, view: Status) -> Iterator[Row]:
     claim = facts.claim
     if claim is None:
-        yield "active", f"unknown: {facts.claim_trouble or 'the claim was never read'}", CRITICAL
+        trouble = facts.reading.trouble or "the claim was never read"
+        yield "active", f"not known: {trouble}", CRITICAL
         return
-    served = "serves" if claim.served else "has not served yet"
-    stale = " (as last read)" if facts.claim_trouble else ""
-    text = f"{claim.node}, epoch {claim.epoch}, {claim.how}, {served}{stale}"
-    yield "active", text, "bold" if not stale else WARNING
+    served = "has served" if claim.served else "has not served yet"
+    as_of = "" if facts.reading.claim is not None else "; as last read"
+    text = f"{claim.node} (epoch {claim.epoch}, {claim.how}, {served}{as_of})"
+    yield "active", text, WARNING if as_of else "bold"
+    if view.nobody_serves:
+        yield "serving", "nobody", CRITICAL
     why = protection(facts)
-    yield (
-        "protected",
-        f"no: {why}" if why else f"yes, {facts.standby} could take over",
-        WARNING if why else WELL,
-    )
-
-
-def _here(facts: Facts) -> Iterator[Row]:
-    state = facts.state
-    if state is None:
-        yield "phase", f"unknown: {facts.journal_trouble}", CRITICAL
+    if why:
+        yield "protected", f"no: {why}", WARNING
     else:
-        since = facts.wall(state.since) if facts.same_boot else None
-        ago = f" since {clock(since)} ({about(facts.at.wall - since)})" if since else ""
-        step = f", {state.runbook} step {state.step + 1}" if state.runbook is not None else ""
-        yield "phase", f"{state.phase}{step}{ago}", CRITICAL if state.phase is Phase.HALTED else ""
-    yield "PBX here", str(facts.evidence.pbx), ""
-    pid, age = facts.agent_pid, facts.heartbeat_age
-    runs = f"process {pid or 'unknown'}" if pid is not None else "not running"
-    wrote = f", wrote {about(age)} ago" if age is not None else ""
-    yield "agent", f"{runs}{wrote}", "" if facts.agent_is_alive else CRITICAL
+        yield "protected", f"yes: {facts.standby} could take over", WELL
 
 
-def _check_points(facts: Facts) -> Iterator[Row]:
-    if facts.round is None:
+def _here(facts: Facts, view: Status) -> Iterator[Row]:
+    if not facts.journal.is_there:
+        yield "here", f"not known: {facts.journal.trouble}", CRITICAL
+        return
+    yield "here", headline(view), CRITICAL if view.phase is Phase.HALTED else ""
+    step = f", step {view.step}" if view.step else ""
+    yield "phase", f"{view.phase}{step}, since {clock(view.since)} ({about(view.seconds)})", ""
+    yield "PBX here", str(view.pbx), ""
+    pid, age = view.agent.pid, view.agent.heartbeat_age
+    runs = f"process {pid or 'unknown'}" if pid is not None else "no process now (cron?)"
+    wrote = f", wrote {about(age)} ago" if age is not None else ", has never run"
+    yield "agent", f"{runs}{wrote}", CRITICAL if view.agent.is_late else ""
+
+
+def _check_points(view: Status) -> Iterator[Row]:
+    if view.round_age is None:
         yield "check points", "not asked yet", WARNING
         return
-    yield "check points", f"asked {about(facts.at.wall - facts.round.wall)} ago", ""
-    verdicts = {facts.policy.me: facts.round.mine, facts.policy.peer: facts.round.theirs}
-    for node in sorted(verdicts):
-        said = [vote for vote in facts.round.votes if vote.node == node]
-        words = "  ".join(f"{vote.checkpoint} {vote.health}" for vote in said)
-        yield f"  {node}", f"{verdicts[node]:<9}{words}", STYLES.get(verdicts[node], "")
-        for vote in said:
-            if vote.text and vote.health != "up":
-                yield "", f"  {vote.checkpoint}: {vote.text}", "dim"
+    yield "check points", f"asked {about(view.round_age)} ago", ""
+    for node in sorted(view.nodes, key=lambda each: each.node):
+        yield from _node(node, is_standby=node.node != view.active)
 
 
-def _times(facts: Facts) -> Iterator[Row]:
-    evidence, policy = facts.evidence, facts.policy
-    spent = facts.age(evidence.down_since)
-    if spent is not None:
-        yield "patience", f"{about(spent)} of {about(policy.patience)} spent", WARNING
-    if facts.state is not None and facts.state.phase in (Phase.ACTIVE, Phase.DOUBTED):
-        claim, points = facts.age(evidence.proved_at), facts.age(evidence.up_at)
+def _node(node: NodeView, *, is_standby: bool) -> Iterator[Row]:
+    """The PBX of a standby is stopped: that it does not answer needs no explanation."""
+    words = "  ".join(f"{vote.checkpoint} {vote.health}" for vote in node.votes)
+    style = "" if is_standby else STYLES.get(node.verdict, "")
+    yield f"  {node.node}", f"{node.verdict:<9}{words}", style
+    for vote in node.votes:
+        expected = vote.health is Health.UP or (is_standby and vote.health is Health.DOWN)
+        if vote.text and not expected:
+            yield "", f"  {vote.checkpoint}: {vote.text}", "dim"
+
+
+def _times(view: Status) -> Iterator[Row]:
+    if view.patience is not None:
+        patience = view.patience
+        spent = f"{about(patience.spent)} of {about(patience.total)} spent"
+        yield (
+            "patience",
+            f"{spent}; it takes over in {about(patience.takes_in)} at the earliest",
+            WARNING,
+        )
+    if view.waiting_for:
+        yield "waits for", view.waiting_for, ""
+    if view.proofs is not None:
+        proofs = view.proofs
         yield (
             "proofs",
-            f"claim {_old(claim)} (of {about(policy.claim_stale)}), "
-            f"check points {_old(points)} (of {about(policy.checkpoints_stale)})",
+            f"claim {_old(proofs.claim_age)} (of {about(proofs.claim_stale)}), "
+            f"check points {_old(proofs.checkpoints_age)} (of {about(proofs.checkpoints_stale)})",
             "",
         )
+    if view.paused_until is not None:
+        yield "paused", f"until {clock(view.paused_until)}", WARNING
 
 
 def _old(age: float | None) -> str:
     return "none yet" if age is None else f"{about(age)} old"
-
-
-def event_line(event: Event) -> str:
-    often = f"  ({event.times} times, last {clock(event.last)})" if event.times > 1 else ""
-    return f"{clock(event.wall)}  {event.text}{often}"

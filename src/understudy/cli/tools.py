@@ -15,10 +15,13 @@ from .session import Session, as_json, pass_session, print_json
 @click.argument("story", type=click.Path(exists=True, dir_okay=False, allow_dash=True))
 def simulate(story: str) -> int:
     """Tell what a pair would do: STORY is a file (- for standard input), see the manual."""
-    from understudy.sim.story import tell
+    from understudy.sim.story import StoryError, tell
 
     text = sys.stdin.read() if story == "-" else Path(story).read_text(encoding="utf-8")
-    click.echo(tell(text), nl=False)
+    try:
+        click.echo(tell(text), nl=False)
+    except StoryError as error:
+        raise Refused(f"{story}: {error}") from None
     return 0
 
 

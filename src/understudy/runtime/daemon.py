@@ -44,6 +44,7 @@ from .perform import World
 
 POLL = 0.5  # Seconds between two looks for an order that a person placed.
 AGAIN = 60.0  # Seconds for which the same failure is not told again on standard error.
+OF_A_BEGINNING = ("in-doubt", "proved")  # A process that has just started has no proof yet (S2).
 RESERVE = 30.0  # Seconds that a runbook may take beside its starting and stopping of a PBX.
 
 
@@ -219,7 +220,7 @@ class _Life:
         self._woken_at = _changed_at(node.wake_file)
         self._said_trouble = ""
         node.reports.listener = self._report
-        told = _Told(journal, self.speaker)
+        told = _Told(journal, self.speaker, every_look=not in_a_hurry)
         self.agent = Agent(
             world=node.world(journal),
             probes=node.probes,
@@ -354,10 +355,9 @@ def _cannot_wait(state: State, now: float, policy: Policy) -> bool:
         return True
     if state.phase in SERVING:
         return state.evidence.pbx_bad_since != NEVER
-    return (
-        state.phase is Phase.SUSPECTING
-        and pace.next_round(state, now, policy) < 0.5 * policy.interval
-    )
+    # Twice the interval: so only what is due at an instant of its own is nearer than one.
+    due = pace.next_round(state, now, policy, jitter=2.0)
+    return state.phase is Phase.SUSPECTING and due < policy.interval
 
 
 # What is said
@@ -383,10 +383,14 @@ class Speaker:
 
 
 class _Told:
-    """The journal, and each line of it said aloud as it is written."""
+    """The journal, and each line of it said aloud as it is written.
 
-    def __init__(self, journal: SqliteJournal, speaker: Speaker) -> None:
-        self._journal, self._speaker = journal, speaker
+    Without `every_look` only what was decided and done is: cron sends a mail for every line.
+    """
+
+    def __init__(self, journal: SqliteJournal, speaker: Speaker, *, every_look: bool) -> None:
+        self._journal, self._speaker, self._every_look = journal, speaker, every_look
+        self._has_read = False
         self._doing = ""
         self._since = 0.0
 
@@ -403,13 +407,18 @@ class _Told:
         self._journal.adopted = policy
 
     def next_order(self) -> Order | None:
-        return self._journal.next_order()
+        """An order waits until this process has read the claim: before that every row would refuse it."""
+        return self._journal.next_order() if self._has_read else None
 
     def record(self, decision: Decision, seen: Seen, at: Moment) -> None:
         before = self._journal.state
+        self._has_read = self._has_read or seen.claim is not None
         self._journal.record(decision, seen, at)
-        for _, text in news(before, decision.state, seen):
-            self._speaker.say_once(6, text)
+        for kind, text in news(before, decision.state, seen) if self._every_look else ():
+            if kind == "claim-trouble":
+                self._speaker.say_once(4, text)
+            elif not (seen.started and kind == "pbx"):  # Then it was only not looked at yet.
+                self._speaker.say(6, text)
         if seen.outcome is not None and self._doing:
             self._tell_outcome(seen, at)
         self._tell_decision(before, decision)
@@ -427,7 +436,7 @@ class _Told:
 
     def _tell_decision(self, before: State, decision: Decision) -> None:
         rule, after = decision.rule, decision.state
-        if rule is None:
+        if rule is None or (rule.name in OF_A_BEGINNING and not self._every_look):
             return
         if after.phase is before.phase:
             self._speaker.say_once(5, f"{after.phase}: {rule.because} [{rule.name}]")

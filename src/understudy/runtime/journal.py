@@ -158,8 +158,15 @@ class SqliteJournal:
             self._save([], full=False, at=at)
 
     def note(self, kind: str, text: str) -> None:
-        """Write down what is no decision of the core's: a person's act, a stop of the agent.  Never raises."""
-        self._save([partial(pens.note, self._clock.now().wall, kind, clean(text))], full=True)
+        """Write down what is no decision of the core's: a person's act, a stop of the agent.
+
+        Never raises for the agent; raises JournalError for a command, which has no memory to keep it in.
+        """
+        write = partial(pens.note, self._clock.now().wall, kind, clean(text))
+        if self._owner:
+            self._save([write], full=True)
+            return
+        self._ask(lambda db: self._write_beside(write, db))
 
     @property
     def trouble(self) -> str:
@@ -381,6 +388,11 @@ class SqliteJournal:
             ("node", self._node),
         ):
             db.execute(pens.SET, (key, value, at.wall, at.boot))
+
+    def _write_beside(self, write: Write, db: sqlite3.Connection) -> None:
+        self._sync(full=True)
+        with pens.transaction(db):
+            write(db)
 
     def _sync(self, *, full: bool) -> None:
         assert self._db is not None

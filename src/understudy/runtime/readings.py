@@ -148,7 +148,7 @@ def why(
     since = max(in_force.wall, in_force.last if in_force.last <= at else in_force.wall)
     state, last = in_force.state, None
     for asked in rounds:
-        if since < asked.wall <= at:
+        if since <= asked.wall <= at:
             last = asked
             then = _boot_time(made, asked.wall)
             state = absorb(state, Seen(round=asked.asked_at(then)), then, policy)

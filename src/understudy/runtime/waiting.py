@@ -5,7 +5,6 @@
 
 import time
 
-from understudy.config.durations import show
 from understudy.core import when
 from understudy.core.model import NEVER, SERVING, Phase, State
 from understudy.core.observations import NOTHING, Pbx, Ready
@@ -80,13 +79,13 @@ def takes_in(f: Facts) -> float:
 
 
 def span(seconds: float) -> str:
-    """A duration in two units at most: 45s, 3m10s, 2h5m, 12d."""
+    """A duration in two units at most: 45s, 3m10s, 1m05s, 2h, 12d."""
     whole = max(int(seconds), 0)
-    for size, unit in ((864_000, 86_400), (86_400, 3600), (3600, 60)):
+    for size, unit, below, small in _UNITS:
         if whole >= size:
-            whole -= whole % unit
-            break
-    return show(whole)
+            rest = whole % size // below
+            return f"{whole // size}{unit}" + (f"{rest:02}{small}" if rest else "")
+    return f"{whole}s"
 
 
 def clock(wall: float) -> str:
@@ -132,6 +131,8 @@ def _silent(f: Facts) -> str:
     if not when.start_may_be_tried(f):
         left = f.evidence.start_failed_at + 3 * f.policy.restart_grace - f.now
         return f"the PBX here could not be started: it is tried again in {span(left)}"
+    if when.claim_was_given(f):
+        return "a moment: it is about to start the PBX"
     if f.evidence.round_at < f.state.since:
         return f"a round of the check points: do they see {peer} up? [T7]"
     if f.evidence.theirs is Verdict.UP:
@@ -172,3 +173,6 @@ def facts_of(state: State, policy: Policy, now: float, wall: float) -> Facts:
 def serves(state: State) -> bool:
     """Does this node's own PBX answer calls, as far as it knows?"""
     return state.phase in SERVING and state.evidence.pbx not in (Pbx.DEAD, Pbx.DEAF, Pbx.STOPPED)
+
+
+_UNITS = ((86_400, "d", 3600, "h"), (3600, "h", 60, "m"), (60, "m", 1, "s"))
