@@ -96,7 +96,6 @@ def policy_of(config: Config, node: str) -> Policy:
         restart_grace=d.restart_grace,
         settle_down=d.settle_down,
         first_proof=d.first_proof,
-        guard=d.guard,
         digest=config.digest,
     )
 

@@ -20,6 +20,7 @@ from understudy.core.actions import (
     Action,
     AskPeer,
     Fence,
+    Point,
     Restart,
     ShutOff,
     Start,
@@ -28,7 +29,7 @@ from understudy.core.actions import (
 )
 from understudy.core.claim import Claim, How, first, touch
 from understudy.core.decide import Decision, decide
-from understudy.core.model import NEVER, Evidence, Lineage, Phase, Runbook, State, newborn
+from understudy.core.model import NEVER, Lineage, Phase, State, newborn
 from understudy.core.observations import (
     ClaimReading,
     Health,
@@ -43,8 +44,6 @@ from understudy.core.observations import (
     Verb,
 )
 from understudy.core.policy import Policy
-from understudy.core.runbooks import RUNBOOKS, Step
-from understudy.core.votes import Verdict
 from understudy.runtime.door import is_stopped, readiness
 
 NOW = 1000.0  # Every decision is made "now"; a slot later, everything is a slot older.
@@ -64,7 +63,6 @@ POLICY = Policy(
     restart_grace=1.0,
     settle_down=0.0,
     first_proof=1.0,
-    guard=1.0,
     digest="d",
 )
 POLICIES = (POLICY, replace(POLICY, me="n2", peer="n1"))
@@ -76,6 +74,7 @@ class Node(NamedTuple):
 
     state: State
     serves: bool = False
+    stopping: bool = False  # The service manager stops the PBX, whoever asked, and whether or not that one lives.
     busy: str = ""  # "stop", "fence": an action that takes more than this slot.
     agent_down: int = 0  # Slots since the agent died, counting from 1; 0 while it lives.
     rebooted: bool = False  # The machine has booted since the agent last ran.
@@ -127,7 +126,11 @@ class Model:
     def _happenings(self, world: World) -> Iterator[tuple[str, World, str]]:
         yield "nothing", world, ""
         for i, node in enumerate(NODES):
-            for kind, bits in (("store", world.store), ("ask", world.ask), ("start", world.can_start)):
+            for kind, bits in (
+                ("store", world.store),
+                ("ask", world.ask),
+                ("start", world.can_start),
+            ):
                 if kind in self.events:
                     name = "can_start" if kind == "start" else kind
                     yield f"{kind} {node}", world._replace(**{name: _flip(bits, i)}), ""
@@ -141,11 +144,17 @@ class Model:
                 if machine.agent_down == 0:
                     crashed = machine._replace(agent_down=1, busy="")
                     yield f"agent {node} dies", _with(world, i, crashed), ""
-                    yield f"agent {node} restarts", _with(world, i, _restarted(self, i, crashed)), ""
+                    yield (
+                        f"agent {node} restarts",
+                        _with(world, i, _restarted(self, i, crashed)),
+                        "",
+                    )
                 else:
                     yield f"agent {node} starts", _with(world, i, _restarted(self, i, machine)), ""
             if "boot" in self.events and not machine.rebooted:
-                off = machine._replace(serves=False, agent_down=1, busy="", rebooted=True)
+                off = machine._replace(
+                    serves=False, stopping=False, agent_down=1, busy="", rebooted=True
+                )
                 yield f"{node} reboots", _with(world, i, off), ""
                 yield f"{node} boots at once", _with(world, i, _restarted(self, i, off)), ""
             if "switchover" in self.events and machine.agent_down == 0:
@@ -171,12 +180,13 @@ class Slot:
 
     def play(self, index: int) -> None:
         """One node's part: look, read, ask, and do what is decided."""
+        asked = self.world.nodes[index].busy == "stop"
+        self._stop(index)
         node = self.world.nodes[index]
         if node.agent_down:
             return
-        if node.busy == "stop":
-            node = node._replace(serves=False, busy="")
-            self._put(index, node)
+        if asked:
+            self._put(index, node._replace(busy=""))
             self._decide(index, Seen(outcome=Outcome(Result.DONE), pbx=Pbx.STOPPED))
         elif node.busy == "fence":
             self._wait_for_fence(index)
@@ -192,12 +202,20 @@ class Slot:
 
     def end(self) -> World:
         """A slot later: everything is older, guards have done their work."""
-        nodes = tuple(_older(self.model, i, node) for i, node in enumerate(self.world.nodes))
+        nodes = tuple(_older(node) for node in self.world.nodes)
         ages = tuple(min(age + 1, VIEW_LASTS + 1) for age in self.world.view_age)
         late = self.world.late
         if late is not None and late[0] != self.world.claim:
             late = None  # It can never land: its prerequisite is gone.
         return self.world._replace(nodes=nodes, view_age=ages, late=late)  # type: ignore[arg-type]
+
+    def _stop(self, index: int) -> None:
+        """A stop that was begun a slot ago is done; and the guard begins one when no proof is left (S2)."""
+        node = self.world.nodes[index]
+        if node.stopping:
+            self._put(index, node._replace(serves=False, stopping=False))
+        elif node.serves and pace.serving_ends(node.state, self.model.policies[index]) < NOW:
+            self._put(index, node._replace(stopping=True))
 
     # What a node sees
 
@@ -280,7 +298,7 @@ class Slot:
                 return Seen(outcome=done, claim=reading, pbx=Pbx.STARTING)
             case Stop():
                 if node.serves:
-                    self._put(index, node._replace(busy="stop"))
+                    self._put(index, node._replace(stopping=True, busy="stop"))
                     return None
                 return Seen(outcome=done, pbx=Pbx.STOPPED)
             case Fence():
@@ -294,7 +312,8 @@ class Slot:
         if type(action).__name__ == "Prove":
             result = Result.DONE if node.serves else Result.FAILED
             return Seen(outcome=Outcome(result), pbx=Pbx.ANSWERING if node.serves else Pbx.DEAD)
-        return Seen(outcome=done, claim=reading)
+        pointed = node.state.epoch if isinstance(action, Point) else None
+        return Seen(outcome=done, claim=reading, pointed=pointed)
 
     def _guard(self, index: int) -> Seen | None:
         """T3: a fresh reading before the step."""
@@ -446,7 +465,9 @@ def _canonical_node(index: int, node: Node, actual: Claim, epochs: dict[int, int
         if getattr(evidence, name) != NEVER
     }
     if known is not None and known.node == NODES[index]:
-        changes["down_since"] = NEVER  # Any way from here to a suspicion goes through another epoch.
+        changes["down_since"] = (
+            NEVER  # Any way from here to a suspicion goes through another epoch.
+        )
     evidence = replace(
         evidence, claim=known, strikes=(), void_why="", peer=None, pbx_good_since=NEVER, **changes
     )
@@ -521,8 +542,6 @@ def _renumber(claim: Claim, epochs: dict[int, int], serial: int) -> Claim:
     return replace(claim, epoch=epochs[claim.epoch], serial=serial, settle=0)
 
 
-
-
 _decisions: dict[tuple[object, ...], Decision] = {}
 
 
@@ -539,20 +558,14 @@ def _votes(seen: Seen) -> tuple[object, ...] | None:
     return None if seen.round is None else tuple(seen.round.reports.values())
 
 
-def _older(model: Model, index: int, node: Node) -> Node:
+def _older(node: Node) -> Node:
     evidence = node.state.evidence
     changes = {
         name: getattr(evidence, name) - 1 for name in AGES if getattr(evidence, name) != NEVER
     }
-    state = replace(
-        node.state, since=node.state.since - 1, evidence=replace(evidence, **changes)
-    )
-    if not node.agent_down:
-        return node._replace(state=state)
-    guard = node.agent_down >= model.policies[index].guard  # S2: the unit watchdog.
-    return node._replace(
-        state=state, agent_down=node.agent_down + 1, serves=node.serves and not guard
-    )
+    state = replace(node.state, since=node.state.since - 1, evidence=replace(evidence, **changes))
+    return node._replace(state=state, agent_down=node.agent_down and node.agent_down + 1)
+    return node._replace(state=state, agent_down=node.agent_down + 1)
 
 
 def _restarted(model: Model, index: int, node: Node) -> Node:
@@ -598,5 +611,3 @@ def _flip(bits: tuple[bool, bool], index: int) -> tuple[bool, bool]:
 
 def _put(values: tuple[int, int], index: int, value: int) -> tuple[int, int]:
     return (value, values[1]) if index == 0 else (values[0], value)
-
-

@@ -29,6 +29,9 @@ HINTS = {  # By the row that ended an order.
     "start-failed-return": "Look at the PBX here: it could not be started.",
     "start-failed": "Look at the PBX here: it could not be started.",
 }
+ENDINGS = tuple(
+    f"{phase} -> " for phase in (Phase.TAKING_OVER, Phase.HANDING_OVER, Phase.REJOINING)
+)
 MOVING = frozenset({Phase.TAKING_OVER, Phase.HANDING_OVER, Phase.STEPPING_DOWN, Phase.REJOINING})
 
 
@@ -218,7 +221,7 @@ def _end(verb: Verb, node: str, progress: _Progress) -> str:
     match verb, progress.phase:
         case Verb.FAILOVER, phase if phase in SERVING:
             return f"{node} is active and serves"
-        case Verb.SWITCHOVER, Phase.STANDBY if progress.active not in ("", node):
+        case Verb.SWITCHOVER, Phase.STANDBY | Phase.SUSPECTING if progress.active not in ("", node):
             return (
                 f"{node} is standby, {progress.active} is active and serves"
                 if progress.served
@@ -226,10 +229,14 @@ def _end(verb: Verb, node: str, progress: _Progress) -> str:
             )
         case Verb.REJOIN, Phase.STANDBY | Phase.SUSPECTING:
             return f"{node} is standby"
-    moves = [
-        each for each in progress.events if each["kind"] == "decision" and " -> " in each["text"]
-    ]
-    last = moves[-1] if moves else {"text": progress.why, "name": ""}
+    # What ended it, not what the node has decided since.
+    ends = [each for each in progress.events if each["text"].startswith(ENDINGS)]
+    last = ends[0] if ends else {"text": progress.why, "name": ""}
+    if last["name"] == "hand-over-done":
+        last = {
+            "text": "the other node could not start its PBX and gave the claim back",
+            "name": "",
+        }
     raise Refused(
         f"the {verb} did not succeed: {last['text']}",
         hint=HINTS.get(last["name"], "See: understudy events, understudy status"),

@@ -71,9 +71,10 @@ def _voided(state: State, why: str, now: float) -> State:
 
 
 def _started(state: State, now: float) -> State:
-    """S2: a process that has just started has no proof.
+    """S2: a process that has just started knows what its journal holds, no younger than it is.
 
-    What it wrote down of earlier rounds stays: a timely round goes on with patience (cron is many processes) and with
+    A reading counts only when it is a new one.  The proofs keep their true age, so neither a crash nor a restart makes
+    them last longer.  What was written down of earlier rounds stays: a timely round goes on with patience (cron is many processes) and with
     the time for which the check points have seen us; a late one starts both anew.
     """
     evidence = replace(
@@ -82,8 +83,6 @@ def _started(state: State, now: float) -> State:
         void_why="the agent started",
         claim_at=NEVER,
         claim_trouble="not read yet",
-        proved_at=NEVER,
-        up_at=NEVER,
         peer=None,
         # What stopped the PBX while nobody looked was no person's decision, as far as we can tell.
         pbx=state.evidence.pbx if state.evidence.stop_seen else Pbx.UNKNOWN,

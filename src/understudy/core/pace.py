@@ -49,6 +49,18 @@ def next_reading(state: State, now: float, policy: Policy) -> float:
     return max(state.evidence.claim_at + policy.claim_stale / 3 - now, 0.0)
 
 
+def serving_ends(state: State, policy: Policy) -> float:
+    """S1, S2: the instant at which both proofs are too old.
+
+    Whatever guards the PBX when the agent is dead or hangs holds this instant, not a time of its own: an agent's death
+    gives its PBX not a second more than its life would have given it.
+    """
+    evidence = state.evidence
+    return max(
+        evidence.proved_at + policy.claim_stale, evidence.up_at + policy.checkpoints_stale
+    )
+
+
 def next_look(state: State, policy: Policy) -> float:
     """Between two looks at our own PBX."""
     return max(1.0, policy.restart_grace / (4 if state.phase in SERVING else 2))

@@ -41,7 +41,6 @@ class Policy:
     restart_grace: float = 20.0
     settle_down: float = 600.0
     first_proof: float = 15.0  # How long an agent without any proof may look for its first (S2).
-    guard: float = 30.0  # How long a PBX may outlive a dead or hanging agent (S2).
     hurry: float = 5.0  # V4: between two rounds while something is about to happen.
     digest: str = ""
 

@@ -67,7 +67,6 @@ def policy_of(dice: random.Random) -> Policy:
         restart_grace=dice.choice([60.0, 90.0]),
         settle_down=dice.choice([120.0, 600.0]),
         first_proof=15.0,
-        guard=20.0,
         hurry=dice.choice([5.0, 10.0, 10.0]),
         digest="d",
     )

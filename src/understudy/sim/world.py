@@ -21,7 +21,8 @@ from understudy.core.observations import (
     Seen,
     Verb,
 )
-from understudy.core.policy import Policy
+from understudy.core import pace
+from understudy.core.policy import Isolation, Policy
 from understudy.core.votes import Verdict
 from understudy.errors import (
     AdapterError,
@@ -381,7 +382,6 @@ class Machine:
         self.drift = 1.0
         self.wall_offset = 0.0
         self.agent: Agent | None = None
-        self.agent_died_at = NEVER
         self.glass_broken = False
         self.pbx = FakePbx(self)
         self.copies = FakeCopies()
@@ -438,15 +438,14 @@ class Machine:
         self.wake_soon()
 
     def kill_agent(self) -> None:
-        """kill -9: what it had started is gone with it."""
+        """kill -9: what it had started is gone with it; the guard holds the PBX to the proofs that it had."""
         if self.agent is None or self.is_frozen:
             return
+        ends = pace.serving_ends(self.journal.state, self.policy)
         self.agent = None
-        self.agent_died_at = self.pair.loop.now
         self.loop.end_all()
         self.journal.crash()
-        died_at = self.agent_died_at
-        self.pair.later(self.policy.guard - self.pbx.stop_takes, lambda: self._guard(died_at))
+        self._guard(ends)
 
     def power_off(self) -> None:
         if not self.has_power:
@@ -495,10 +494,26 @@ class Machine:
             self.pair.thawed(self)
             self.wake_soon()
 
-    def _guard(self, died_at: float) -> None:
-        """S2: the unit watchdog.  Something small stops the PBX when the agent does not come back."""
-        if self.agent is None and self.agent_died_at == died_at and self.has_power:
-            self.pbx.become(Pbx.STOPPED)
+    def _guard(self, ends: float) -> None:
+        """S2: outside the agent, something small stops the PBX when both proofs are too old."""
+        if self.policy.isolation is Isolation.STOP:
+            self.pair.later(max(ends - self.now().boot, 0.0), lambda: self._guard_now(ends))
+
+    def _guard_now(self, ends: float) -> None:
+        if self.is_frozen:
+            self.pair.loop.call_at(self.frozen_until, lambda: self._guard_now(ends))
+            return
+        later = pace.serving_ends(self.journal.state, self.policy)
+        proved_since = self.agent is not None and later > ends
+        if not proved_since and self.has_power and self.pbx.is_ is not Pbx.STOPPED:
+            self.pair.tell(self.name, "the guard stops the PBX: no agent has a proof for it")
+            self.loop.start(self._stop_pbx(), lambda _: None)
+
+    async def _stop_pbx(self) -> None:
+        try:
+            await self.pbx.stop()
+        except NotStopped:
+            await self.pbx.shut_off()
 
 
 class AgentDied(Exception):  # noqa: N818 - it is an event of the story, not an error of ours
