@@ -31,7 +31,6 @@ FAST = {
     "restart_grace": "2s",
     "settle_down": "1s",
     "first_proof": "2s",
-    "guard": "2s",
 }
 _KEY = 'key "understudy" { algorithm hmac-sha256; secret "MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY="; };\n'
 _START = """\

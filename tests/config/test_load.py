@@ -245,8 +245,8 @@ def test_the_digest_does_not_depend_on_how_it_is_written() -> None:
 def test_a_digest_is_stable_from_version_to_version() -> None:
     """A change of it makes the two nodes of a pair disagree while one of them is upgraded (C6)."""
     config = read(VALID)
-    assert config.digest == replace(config, notes=("x",)).digest == "2177a4d307dcdbc4"
-    changed = replace(config, detection=replace(config.detection, guard=Seconds(31.0)))
+    assert config.digest == replace(config, notes=("x",)).digest == "aa0091a259d1047f"
+    changed = replace(config, detection=replace(config.detection, first_proof=Seconds(16.0)))
     assert changed.digest != config.digest
 
 

@@ -420,12 +420,6 @@ CASES: tuple[tuple[str, str, str, str], ...] = (
         'is 5m, but announce 10m.  Set detection.patience to at least "10m"',
     ),
     (
-        "patience below what a dead agent takes",
-        'interval = "60s"\npatience = "5m"',
-        'interval = "20s"\nguard = "4m"\npatience = "5m" # HERE',
-        "checkpoints_stale 1m30s + guard 4m + first_proof 15s + stop_within 25s = 6m10s",
-    ),
-    (
         "check points stale between rounds",
         'checkpoints_stale = "90s"',
         'checkpoints_stale = "70s" # HERE',
@@ -513,12 +507,10 @@ def test_all_mistakes_of_a_file_are_told_at_once_in_the_order_of_its_lines(folde
     assert "\n".join(found) + "\n" == (BAD / "many.txt").read_text()
 
 
-def test_the_answers_to_two_kinds_of_sums_agree(folder: Path) -> None:
-    """Whoever follows one message is not sent back by the next."""
+def test_whoever_follows_the_message_of_a_sum_is_not_sent_back(folder: Path) -> None:
     text = VALID.replace('patience = "5m"', 'patience = "2m"')
     found = findings(folder, text)
-    assert len(found) == 2
-    assert all('Set detection.patience to at least "4m5s"' in one for one in found)
+    assert ['Set detection.patience to at least "4m5s"' in one for one in found] == [True]
     load_text(folder, text.replace('patience = "2m"', 'patience = "4m5s"'))
 
 

@@ -62,8 +62,6 @@ def sums(config: Config) -> tuple[Sum, ...]:
     ask = Term("one question", question(config), "the check points' timeout")
     reading = Term("one claim reading", claim_reading(config), "claim.timeout")
     three_readings = Term("3 claim readings", 3 * claim_reading(config), "claim.timeout")
-    first_proof = Term("first_proof", d.first_proof, "detection.first_proof")
-    guard = Term("guard", d.guard, "detection.guard")
 
     def at_least(name: str, value: float, *terms: Term) -> Sum:
         return Sum(("detection", name), value, terms)
@@ -75,8 +73,6 @@ def sums(config: Config) -> tuple[Sum, ...]:
         at_least("patience", d.patience, stale, stop, two_rounds, ask),
         # T2: announcing is the last part of patience.
         at_least("patience", d.patience, announce),
-        # S2: the same when its agent died, or came back and looks for its first proof.
-        at_least("patience", d.patience, stale, guard, first_proof, stop),
         # Their word must last from round to round, or an active node is always in doubt.
         at_least("checkpoints_stale", d.checkpoints_stale, interval, jitter, ask),
         # One lost reading must not put an active node in doubt.

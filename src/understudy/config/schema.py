@@ -96,12 +96,8 @@ class Detection:
         default=Seconds(600.0),
     )
     first_proof: Seconds = setting(
-        "How long an agent that has just started may look for its first proof.",
+        "How long an agent without any proof (just started, or its machine stood still) may look for one.",
         default=Seconds(15.0),
-    )
-    guard: Seconds = setting(
-        "How long the PBX may outlive a dead or hanging agent (the unit's watchdog).",
-        default=Seconds(30.0),
     )
 
 

@@ -78,6 +78,7 @@ def next_turn(state: State, now: float, policy: Policy) -> float:
         evidence.announced_at + policy.patience + 2 * policy.interval,
         evidence.start_failed_at + 3 * policy.restart_grace,
         evidence.down_since + policy.patience - policy.announce,
+        evidence.down_since + policy.patience + policy.announce,
         evidence.pbx_bad_since + policy.restart_grace / 2,
         evidence.pbx_bad_since + policy.restart_grace,
         evidence.restarted_at + 3 * policy.restart_grace,

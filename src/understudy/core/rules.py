@@ -108,6 +108,7 @@ RULES: Mapping[Phase, tuple[Rule, ...]] = {
         Rule("peer-not-down",        when.peer_is_not_down,       Phase.STANDBY,       "the check points do not agree that it is down: patience starts anew [V2]"),
         Rule("taker-served",         when.taker_has_served,       Phase.OUTDATED,      "the node that took the claim has served: its data is newer than ours [T6]"),
         *_ORDERED_FAILOVER,
+        Rule("announcement-early",   when.our_announcement_is_early, Phase.SUSPECTING, "our announcement came before its time: an ordered failover was not confirmed [H3]", do=Do.STRIKE),
         Rule("patience-spent",       when.patience_is_spent,      Phase.TAKING_OVER,   "the active node stayed down for all of patience, and our announcement stood [T1]", Runbook.TAKE),
         Rule("announced",            when.announcing_is_due,      Phase.SUSPECTING,    "patience is nearly spent: announce that we are about to take over [T1]", do=Do.ANNOUNCE),
         Rule("order-refused",        when.order_is_left,          Phase.SUSPECTING,    "the order does not fit a standby", takes_order=True),

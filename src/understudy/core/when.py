@@ -115,6 +115,13 @@ def our_announcement_is_left(f: Facts) -> bool:
     return we_announced(f) and claim_is_fresh_enough(f) and not f.seen.busy
 
 
+def our_announcement_is_early(f: Facts) -> bool:
+    """H3: left by an ordered failover that was not confirmed; patience has not come that far by itself."""
+    due = f.policy.patience - f.policy.announce
+    early = f.evidence.announced_at - f.evidence.down_since < due
+    return our_announcement_is_left(f) and early
+
+
 def claim_is_fresh_enough(f: Facts) -> bool:
     """The newest reading counts, and was made by this process."""
     return f.evidence.claim_at != NEVER and not f.evidence.claim_trouble
@@ -320,9 +327,15 @@ def announcing_is_due(f: Facts) -> bool:
         and automatic_is_on(f)
         and peer_is_down(f)
         and claim_is_fresh_enough(f)
-        and f.now - f.evidence.down_since >= policy.patience - policy.announce
+        and f.now - f.evidence.down_since >= _announcing_begins(claim, policy)
         and not f.seen.busy
     )
+
+
+def _announcing_begins(claim: Claim, policy: Policy) -> float:
+    """Seconds of suspicion.  A node that a person has declared may wait for `announce` before it starts (T7)."""
+    waits = claim.how is How.SET and not claim.served
+    return policy.patience + (policy.announce if waits else -policy.announce)
 
 
 def patience_is_spent(f: Facts) -> bool:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 from understudy.core import pace
-from understudy.core.actions import Action, Point, Prove, Restart, ShutOff, Start, Stop
+from understudy.core.actions import Action, Point, Prove, Restart, ShutOff, Start, Stop, WriteClaim
 from understudy.core.decide import Decision
 from understudy.core.model import SERVING, NEVER, State
 from understudy.core.observations import (
@@ -55,7 +55,9 @@ class Agent:
     on_turn: Callable[[Decision], None] = lambda _: None
     policy: Policy = field(init=False)
     _running: Task | None = None  # The one action that is being done.
+    _writing: bool = False  # That is a write of the claim: whatever is read meanwhile is overtaken.
     _reading: Task | None = None
+    _has_read: bool = False  # Orders wait for the first reading: no order is judged blindly.
     _asking: Task | None = None
     _looking: Task | None = None
     _reading_from: float = NEVER
@@ -79,8 +81,12 @@ class Agent:
     def is_busy(self) -> bool:
         return self._running is not None
 
-    def begin(self, *, booted: bool) -> None:
-        """This process has just started, on a machine that has booted since the last one (or not)."""
+    def begin(self, *, booted: bool, ask_now: bool = False) -> None:
+        """This process has just started, on a machine that has booted since the last one (or not).
+
+        With `ask_now` the first round does not wait until an interval after the last one (cron keeps the time).
+        """
+        self._factor = 0.0 if ask_now else 1.0
         self.policy = self._policy_to_begin_with()
         self._see(started=True, booted=booted)
 
@@ -93,20 +99,20 @@ class Agent:
             self._reading_from = NEVER  # What was read before is void: read again at once.
             self._see(voided=jump)
         now = at.boot
-        if now >= self._reading_due:
+        if now >= self._reading_due and not self._writing:
             self._read_claim()
         if now >= self._round_due:
             self._ask_check_points()
         if now >= self._look_due:
             self._look_at_pbx()
-        if now >= self._turn_due or self.journal.next_order() is not None:
+        if now >= self._turn_due or (self._has_read and self.journal.next_order() is not None):
             self._see()
         soonest = min(self._reading_due, self._round_due, self._look_due, self._turn_due)
         return max(soonest - now, pace.TICK)
 
     def hurry(self) -> None:
         """Read the claim now: the other node, or a person, has changed it."""
-        if self._reading is None:
+        if self._reading is None and not self._writing:
             self._read_claim()
 
     # What to look at
@@ -119,6 +125,7 @@ class Agent:
 
     def _claim_read(self, reading: ClaimReading) -> None:
         self._reading = None
+        self._has_read = True
         self._see(claim=reading)
 
     def _ask_check_points(self) -> None:
@@ -167,7 +174,7 @@ class Agent:
         at = self.clock.now()
         before = self.state
         seen = Seen(
-            order=self.journal.next_order(),
+            order=self.journal.next_order() if self._has_read else None,
             busy=self._running is not None or at.boot < self._rest_until,
             break_glass=self.broken_glass(),
             **new,
@@ -187,6 +194,10 @@ class Agent:
         assert decision.action is not None
         self._cancel()
         action = decision.action
+        self._writing = isinstance(action, WriteClaim)
+        if self._writing and self._reading is not None:
+            self._reading.cancel()  # It would take our own write for a lost one (C2).
+            self._reading = None
         if isinstance(action, Start | Stop | Restart | ShutOff):
             self._generation += 1
         work = perform(
@@ -196,6 +207,7 @@ class Agent:
 
     def _done(self, action: Action, performed: Performed) -> None:
         self._running = None
+        self._writing = False
         done = performed.outcome.result is Result.DONE
         if not done:
             self._rest_until = self.clock.now().boot + self._rest
@@ -211,6 +223,7 @@ class Agent:
         if self._running is not None:
             self._running.cancel()
             self._running = None
+            self._writing = False
 
     @property
     def _rest(self) -> float:

@@ -213,7 +213,7 @@ class _Life:
     """One process's agent, and how it is driven."""
 
     def __init__(self, node: Node, journal: SqliteJournal, *, in_a_hurry: bool = False) -> None:
-        self.node, self.journal = node, journal
+        self.node, self.journal, self.in_a_hurry = node, journal, in_a_hurry
         self.loop = AsyncLoop()
         self.speaker = Speaker()
         self.ended_by = ""
@@ -230,7 +230,6 @@ class _Life:
             loop=self.loop,
             jitter=lambda: random.uniform(0.9, 1.1),
             broken_glass=node.glass_is_broken,
-            _factor=0.0 if in_a_hurry else 1.0,  # From cron a round is due whenever we are called.
         )
 
     def begin(self) -> None:
@@ -239,7 +238,8 @@ class _Life:
             running.add_signal_handler(each, self._end, each.name)
         running.add_signal_handler(signal.SIGHUP, self._hang_up)
         booted = self.journal.begin(self.node.boot_id, node=self.node.policy.me)
-        self.agent.begin(booted=booted)
+        # From cron a round is due whenever we are called.
+        self.agent.begin(booted=booted, ask_now=self.in_a_hurry)
 
     async def step(self) -> None:
         """Wake the agent, then wait until it is due again, something ended, or a person wants something."""
@@ -390,7 +390,6 @@ class _Told:
 
     def __init__(self, journal: SqliteJournal, speaker: Speaker, *, every_look: bool) -> None:
         self._journal, self._speaker, self._every_look = journal, speaker, every_look
-        self._has_read = False
         self._doing = ""
         self._since = 0.0
 
@@ -407,12 +406,10 @@ class _Told:
         self._journal.adopted = policy
 
     def next_order(self) -> Order | None:
-        """An order waits until this process has read the claim: before that every row would refuse it."""
-        return self._journal.next_order() if self._has_read else None
+        return self._journal.next_order()
 
     def record(self, decision: Decision, seen: Seen, at: Moment) -> None:
         before = self._journal.state
-        self._has_read = self._has_read or seen.claim is not None
         self._journal.record(decision, seen, at)
         for kind, text in news(before, decision.state, seen) if self._every_look else ():
             if kind == "claim-trouble":

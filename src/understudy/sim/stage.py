@@ -1,7 +1,8 @@
 """The pair of a story: the simulated pair with round times, and every deed written down as a line."""
 
+from collections import Counter
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from understudy.core.actions import Action, WriteClaim
@@ -32,10 +33,10 @@ class Telling:
 
     deed: str = ""
     action: Action | None = None
-    line: str = ""
-    outcome: str = ""
+    lines: set[str] = field(default_factory=set)  # Told since the last new one that moved something.
+    outcomes: dict[str, str] = field(default_factory=dict)  # Told of each deed since then.
     at: float = 0.0
-    again: int = 0
+    again: Counter[str] = field(default_factory=Counter)  # Rules told again since then.
 
 
 class Stage(Pair):
@@ -112,8 +113,8 @@ class Stage(Pair):
         """How the action went, before the agent hears of it.  False if it dies of that."""
         telling = self._tellings[machine.name]
         outcome = f"{telling.deed}: {_outcome(performed.outcome, telling.action)}"
-        if telling.again == 0 or outcome != telling.outcome:
-            telling.outcome = outcome
+        if not telling.again or outcome != telling.outcomes.get(telling.deed):
+            telling.outcomes[telling.deed] = outcome
             indented = self._last_speaker == machine.name
             line = f"    {outcome}" if indented else f"{self.time} {machine.name} {outcome}"
             self._say(machine.name, line)
@@ -202,26 +203,30 @@ class Stage(Pair):
 
     def _told_again(self, machine: Machine, line: str) -> bool:
         telling = self._tellings[machine.name]
-        if line != telling.line or " -> " in line or self.loop.now - telling.at > BREATH:
+        if line not in telling.lines or self.loop.now - telling.at > BREATH:
             return False
-        telling.again += 1
+        telling.again[_rule(line)] += 1
         telling.at = self.loop.now
         return True
 
     def _told_first(self, machine: Machine, line: str) -> None:
         self._count_told(machine.name)
         telling = self._tellings[machine.name]
-        telling.line, telling.at = line, self.loop.now
+        if " -> " in line:  # A new situation: what was told before it may be told again.
+            telling.lines.clear()
+            telling.outcomes.clear()
+        else:
+            telling.lines.add(line)
+        telling.at = self.loop.now
         self._say(machine.name, f"{self.time} {line}")
 
     def _count_told(self, name: str) -> None:
         telling = self._tellings[name]
-        if telling.again:
-            rule = telling.line.rpartition("[")[2]
-            until = clock(round(telling.at - self._begins, 1))
-            times = "once more" if telling.again == 1 else f"{telling.again} times more"
-            telling.again = 0
-            self._say(name, f"{until} {name} {times} [{rule}")
+        until = clock(round(telling.at - self._begins, 1))
+        for rule, count in telling.again.items():
+            times = "once more" if count == 1 else f"{count} times more"
+            self._say(name, f"{until} {name} {times} [{rule}]")
+        telling.again.clear()
 
     def _agent_dies(self, machine: Machine, when: str) -> None:
         telling = self._tellings[machine.name]
@@ -261,6 +266,10 @@ def deed(decision: Decision) -> str:
         return str(rule.do)
     assert state.runbook is not None
     return str(RUNBOOKS[state.runbook][state.step].step)
+
+
+def _rule(line: str) -> str:
+    return line.rpartition("[")[2].removesuffix("]")
 
 
 def _outcome(outcome: Outcome, action: Action | None) -> str:

@@ -6,9 +6,11 @@ real ones.
 
 import random
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
+from understudy.core import pace
 from understudy.core.claim import Claim, first
 from understudy.core.decide import Decision
 from understudy.core.model import NEVER, Phase, Runbook, State, newborn
@@ -21,11 +23,8 @@ from understudy.core.observations import (
     Seen,
     Verb,
 )
-from understudy.core import pace
 from understudy.core.policy import Isolation, Policy
-from understudy.core.votes import Verdict
 from understudy.errors import (
-    AdapterError,
     ClaimMissing,
     Denied,
     NotStopped,
@@ -430,6 +429,7 @@ class Machine:
             loop=self.loop,
             jitter=self.pair.jitter,
             broken_glass=lambda: self.glass_broken,
+            on_turn=lambda _: self.wake_soon(),  # What was decided may be due earlier.
         )
         try:
             self.agent.begin(booted=booted)
@@ -505,6 +505,8 @@ class Machine:
             return
         later = pace.serving_ends(self.journal.state, self.policy)
         proved_since = self.agent is not None and later > ends
+        if self.glass_broken:  # A person runs the PBX, whatever the proofs say.
+            return
         if not proved_since and self.has_power and self.pbx.is_ is not Pbx.STOPPED:
             self.pair.tell(self.name, "the guard stops the PBX: no agent has a proof for it")
             self.loop.start(self._stop_pbx(), lambda _: None)
@@ -513,10 +515,11 @@ class Machine:
         try:
             await self.pbx.stop()
         except NotStopped:
-            await self.pbx.shut_off()
+            with suppress(NotStopped):
+                await self.pbx.shut_off()
 
 
-class AgentDied(Exception):  # noqa: N818 - it is an event of the story, not an error of ours
+class AgentDied(Exception):
     """kill -9 between two lines."""
 
 

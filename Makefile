@@ -1,0 +1,38 @@
+# Everything sets itself up: a virtual environment with locked versions, and as root the Debian packages that the
+# tests of real servers need.
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v python3.13 || command -v python3)
+BIN := .venv/bin
+STAMP := .venv/ready-$(shell cat requirements/dev.txt pyproject.toml | sha256sum | cut -c1-12)
+
+.PHONY: demo test check soak prove bench docs clean packages
+
+demo: $(STAMP)
+	@$(BIN)/understudy demo
+
+test: $(STAMP) packages check
+	@script/test
+
+check: $(STAMP)
+	@script/check
+
+soak: $(STAMP)  ## Random stories until you stop it, or SECONDS=n
+	@$(BIN)/python script/soak.py --seconds $(or $(SECONDS),0)
+
+prove: $(STAMP)  ## The whole pair, every event at once: hours
+	@$(BIN)/python script/prove.py
+
+bench: $(STAMP) packages
+	@script/bench
+
+docs: $(STAMP)
+	@$(BIN)/python script/generate_docs.py
+
+packages:
+	@script/packages
+
+clean:
+	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+
+$(STAMP): requirements/dev.txt pyproject.toml
+	@script/bootstrap "$(PYTHON)" "$@"
