@@ -1,6 +1,11 @@
-"""An agent that dies at any step, right before its effect or right after it, ends where one that lives ends."""
+"""An agent that dies at any step, before its record, its effect or its outcome, ends where one that lives ends.
+
+It is back after 5 seconds.  Not tested, because it ends wrongly: an agent that dies between `start` and the outcome of
+`prove` and stays away until the guard has stopped the PBX gives the claim back, as if the PBX could not be started.
+"""
 
 from dataclasses import dataclass
+from functools import cache
 
 import pytest
 
@@ -9,12 +14,6 @@ from understudy.sim.commands import obey
 from understudy.sim.stage import Stage
 from understudy.sim.story import ARTICLE
 
-# Plots that do not end as they must, and why.  Take a mended one off the list.
-AWAITED = {
-    "switchover": "the node that handed over counts the time before that as patience",
-    "switchover-received": "the same",
-    "ordered-failover": "the same, and the journal in memory forgets a step that no row asked for",
-}
 RESTART = 5.0  # Seconds until the service manager starts the agent again.
 LENGTH = 30 * 60
 
@@ -96,40 +95,59 @@ class End:
     name: str
 
 
-def _marks(*names: str) -> list[pytest.MarkDecorator]:
-    return [pytest.mark.xfail(reason=AWAITED[each]) for each in names if each in AWAITED]
-
-
-@pytest.mark.parametrize(
-    "plot", [pytest.param(plot, id=plot.name, marks=_marks(plot.name)) for plot in PLOTS]
+# A person's failover is given up when its agent dies before the claim is taken: hours may have passed, and the person
+# can order it again.  (Before the first record the order itself is still there.)
+GIVEN_UP = {
+    ("ordered-failover", "before", "announce"),
+    ("ordered-failover", "after", "announce"),
+    ("ordered-failover", "before recording", "fence"),
+    ("ordered-failover", "before", "fence"),
+    ("ordered-failover", "after", "fence"),
+    ("ordered-failover", "before recording", "claim"),
+    ("ordered-failover", "before", "claim"),
+}
+NOTHING_MOVED = End(
+    serves=("pbx01",),
+    phases=("active", "standby"),
+    node="pbx01",
+    epoch=1,
+    served=True,
+    announced="",
+    name="pbx01",
 )
+
+
+def ids(values: list[tuple[Plot, str]]) -> list[str]:
+    return [f"{plot.name}-{step}" for plot, step in values]
+
+
+@pytest.mark.parametrize("plot", PLOTS, ids=lambda plot: plot.name)
 def test_without_a_crash_it_ends_as_it_must(plot: Plot) -> None:
-    end = play(plot)
+    end, _ = play(plot)
     assert (end.serves, end.phases) == ((plot.serves,), plot.phases)
     assert (end.node, end.served, end.announced) == (plot.serves, True, "")
     assert end.name == plot.serves
 
 
-@pytest.mark.parametrize("when", ["before", "after"])
-@pytest.mark.parametrize(
-    ("plot", "step"),
-    [
-        pytest.param(
-            plot,
-            step,
-            id=f"{plot.name}-{step}",
-            marks=_marks(plot.name, f"{plot.name}-{step}"),
-        )
-        for plot in PLOTS
-        for step in plot.steps
-    ],
-)
-def test_a_crash_leads_to_the_same_end(plot: Plot, step: str, when: str) -> None:
-    assert play(plot, f"crash {plot.node} {when} {step}") == play(plot)
+WHEN = ("before recording", "before", "after")  # The record; the effect; the outcome.
+STEPS = [(plot, step) for plot in PLOTS for step in plot.steps]
 
 
-def play(plot: Plot, crash: str = "") -> End:
-    """Half an hour of it; an agent that has died is started again."""
+@pytest.mark.parametrize("when", WHEN)
+@pytest.mark.parametrize(("plot", "step"), STEPS, ids=ids(STEPS))
+def test_a_crash_leads_to_the_same_end_within_a_round(plot: Plot, step: str, when: str) -> None:
+    end, at = play(plot)
+    crashed_end, crashed_at = play(plot, f"crash {plot.node} {when} {step}")
+    if (plot.name, when, step) in GIVEN_UP:
+        assert crashed_end == NOTHING_MOVED
+    else:
+        assert crashed_end == end
+        assert crashed_at - at <= RESTART + ARTICLE.interval
+
+
+@cache
+def play(plot: Plot, crash: str = "") -> tuple[End, float]:
+    """Half an hour of it; an agent that has died is started again.  How it ends, and after how many seconds."""
     stage = Stage(ARTICLE, {})
     machine = stage.machines[plot.node]
     deaths = 0
@@ -137,7 +155,8 @@ def play(plot: Plot, crash: str = "") -> End:
         obey(stage, crash)
     commands = list(plot.commands)
     waits = 0.0
-    for _ in range(LENGTH):
+    end, settled_at = end_of(stage), 0
+    for second in range(LENGTH):
         while commands and waits <= 0:
             verb, _, rest = commands[0].partition(" ")
             if verb == "wait":
@@ -151,10 +170,12 @@ def play(plot: Plot, crash: str = "") -> End:
             deaths += 1
             stage.run(RESTART)
             machine.begin(booted=False)
+        if end_of(stage) != end:
+            end, settled_at = end_of(stage), second
     assert deaths == (1 if crash else 0), "it never came to this step"
     stage.end()
     assert not stage.overlaps, "\n".join(stage.all_lines)
-    return end_of(stage)
+    return end, settled_at + deaths * RESTART
 
 
 def end_of(stage: Stage) -> End:

@@ -12,22 +12,17 @@ from understudy.sim.story import StoryError, tell
 
 STORIES = sorted((Path(__file__).parent / "stories").glob("*.txt"))
 
-# Stories that do not end as they must, and why.  Nothing that happened is written below their commands.  When one of
-# them is mended its test says so: take it off this list, then rewrite.
-AWAITED = {
-    "switchover": "the node that handed over counts the time before that as patience, and announces",
-    "old-active-returns": "the same",
-    "claim-restored-from-old-backup": "the active node does not point the restored name here again",
-}
+# Left out, because they end wrongly; add them when they are mended:
+# - "isolate pbx01; set-active pbx02": the declared node waits for `announce` (45 s), but the isolated one serves on the
+#   check points' word for `checkpoints_stale` (90 s): two PBXs serve for half a minute.
+# - an ordered failover whose announcement is struck out before its (slow) fence is confirmed takes the claim all the
+#   same, and the fenced node may have started again by then: two PBXs serve for some seconds.
+# - "dialplan kills every pbx; wait 1h": the stage goes to and fro once in each `settle_down`, for ever.
 
 
 @pytest.mark.parametrize("path", STORIES, ids=lambda path: path.stem)
 def test_story(path: Path, request: pytest.FixtureRequest) -> None:
     written = path.read_text(encoding="utf-8")
-    if path.stem in AWAITED:
-        with pytest.raises(StoryError):  # Mended?  Then take it off the list, and rewrite.
-            tell(written)
-        return
     told = tell(written)
     if request.config.getoption("--rewrite"):
         path.write_text(told, encoding="utf-8")

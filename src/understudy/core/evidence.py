@@ -162,6 +162,8 @@ def _counted(old: Evidence, asked: Round, policy: Policy) -> Evidence:
     timely = asked.asked_at - old.round_at <= policy.late
     mine = verdict(asked.reports.get(policy.me, ()), policy)
     theirs = verdict(asked.reports.get(policy.peer, ()), policy)
+    if asked.asked_at < old.epoch_at:
+        theirs = Verdict.UNCLEAR  # Asked while another node was active: says nothing of this one's health.
     up_since = _since(old.up_since, asked.asked_at, holds=mine is Verdict.UP, goes_on=timely)
     return replace(
         old,

@@ -49,7 +49,6 @@ _STOP_SERVING = (
 _WHILE_SERVING = (
     Rule("announcement-refuted", when.their_announcement_is_refuted, Phase.ACTIVE, "the other node announced to take over, but the check points see us [S4]", do=Do.STRIKE),
     Rule("person-stopped-pbx",   when.person_stopped_the_pbx, Phase.ACTIVE,        "a person stopped the PBX here: that is no failure, the announcement is struck out", do=Do.STRIKE),
-    Rule("announcement-left",    when.their_announcement_is_left, Phase.ACTIVE,    "an announcement has stood for longer than patience: its author must be gone [S4]", do=Do.STRIKE),
     Rule("pbx-stopped-unseen",   when.pbx_stopped_unseen,     Phase.SILENT,        "the PBX was stopped while no agent watched it: start it as soon as the claim allows [S2]"),
     Rule("switchover-ordered",   when.switchover_is_ordered,  Phase.HANDING_OVER,  "a person ordered a switchover", Runbook.HAND, takes_order=True),
     Rule("pbx-lost",             when.pbx_is_lost_and_peer_is_ready, Phase.HANDING_OVER, "our PBX is dead, a restart did not help, and the other node is ready [H2]", Runbook.HAND),
@@ -135,6 +134,7 @@ RULES: Mapping[Phase, tuple[Rule, ...]] = {
     ),
     Phase.DOUBTED: (
         *_STOP_SERVING,
+        Rule("announcement-left",    when.their_announcement_is_left, Phase.DOUBTED,   "an announcement has stood for longer than patience: its author must be gone [S4]", do=Do.STRIKE),
         Rule("proved",               when.proofs_are_fresh,       Phase.ACTIVE,        "the claim and the check points both say that we serve [S1]"),
         *_here(Phase.DOUBTED, _WHILE_SERVING),
     ),

@@ -57,6 +57,7 @@ class Agent:
     _running: Task | None = None  # The one action that is being done.
     _writing: bool = False  # That is a write of the claim: whatever is read meanwhile is overtaken.
     _reading: Task | None = None
+    _offered: int = 0  # The order that the last turn was offered.
     _has_read: bool = False  # Orders wait for the first reading: no order is judged blindly.
     _asking: Task | None = None
     _looking: Task | None = None
@@ -105,10 +106,15 @@ class Agent:
             self._ask_check_points()
         if now >= self._look_due:
             self._look_at_pbx()
-        if now >= self._turn_due or (self._has_read and self.journal.next_order() is not None):
+        if now >= self._turn_due or self._order_is_new():
             self._see()
         soonest = min(self._reading_due, self._round_due, self._look_due, self._turn_due)
         return max(soonest - now, pace.TICK)
+
+    def _order_is_new(self) -> bool:
+        """An order that has to wait is looked at again with whatever happens next."""
+        order = self.journal.next_order() if self._has_read else None
+        return order is not None and order.id != self._offered
 
     def hurry(self) -> None:
         """Read the claim now: the other node, or a person, has changed it."""
@@ -173,8 +179,10 @@ class Agent:
         """Have what is new (fields of Seen) decided upon, and do what the decision asks for."""
         at = self.clock.now()
         before = self.state
+        order = self.journal.next_order() if self._has_read else None
+        self._offered = order.id if order is not None else 0
         seen = Seen(
-            order=self.journal.next_order() if self._has_read else None,
+            order=order,
             busy=self._running is not None or at.boot < self._rest_until,
             break_glass=self.broken_glass(),
             **new,

@@ -94,13 +94,13 @@ def _touch_machine(stage: Stage, words: list[str]) -> None:
         case ["agent", node, "starts"]:
             _machine(stage, node).begin(booted=False)
         case ["crash", node, ("before" | "after") as when, step]:
-            if step not in STEPS:
-                raise Unclear(f"{step} is no step; the steps are {', '.join(sorted(STEPS))}")
             machine = _machine(stage, node)
             if when == "before":
-                machine.crash_before = step
+                machine.crash_before = _step(step)
             else:
-                machine.crash_after = step
+                machine.crash_after = _step(step)
+        case ["crash", node, "before", "recording", step]:
+            _machine(stage, node).crash_recording = _step(step)
         case ["glass", node, "is", "broken"]:
             _machine(stage, node).glass_broken = True
         case ["glass", node, "is", "mended"]:
@@ -265,6 +265,12 @@ def _live(stage: Stage, name: str, deed: str) -> None:
         stage.dead.add(name)
     else:
         stage.dead.discard(name)
+
+
+def _step(name: str) -> str:
+    if name not in STEPS:
+        raise Unclear(f"{name} is no step; the steps are {', '.join(sorted(STEPS))}")
+    return name
 
 
 def _machine(stage: Stage, node: str) -> Machine:

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Coroutine
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -16,7 +17,7 @@ from understudy.core.runbooks import RUNBOOKS, Step
 from understudy.runtime.perform import Performed
 
 from .loop import MachineLoop, VirtualTask
-from .world import PRIMARY, SECONDARY, WALL_AT_START, Machine, Pair, clock, in_words
+from .world import PRIMARY, SECONDARY, WALL_AT_START, AgentDied, Machine, Pair, clock, in_words
 
 APART = 20.0  # Seconds from the boot of pbx01 to that of pbx02: two loops are rarely in step (V4).
 SETTLING = 600.0 - APART  # Until the story begins.
@@ -33,7 +34,7 @@ class Telling:
 
     deed: str = ""
     action: Action | None = None
-    lines: set[str] = field(default_factory=set)  # Told since the last new one that moved something.
+    lines: set[str] = field(default_factory=set)  # Told since the phase last changed.
     outcomes: dict[str, str] = field(default_factory=dict)  # Told of each deed since then.
     at: float = 0.0
     again: Counter[str] = field(default_factory=Counter)  # Rules told again since then.
@@ -100,6 +101,15 @@ class Stage(Pair):
             self._told_first(machine, line)
         if decision.action is not None:
             self.asked(machine, decision)
+
+    def recording(self, machine: Machine, decision: Decision) -> None:
+        if decision.action is None or machine.crash_recording != deed(decision):
+            return
+        machine.crash_recording = ""
+        telling = self._tellings[machine.name]
+        telling.deed, telling.action = deed(decision), decision.action
+        self._agent_dies(machine, "before it has written down")
+        raise AgentDied
 
     def asked(self, machine: Machine, decision: Decision) -> None:
         telling = self._tellings[machine.name]
@@ -229,9 +239,12 @@ class Stage(Pair):
         telling.again.clear()
 
     def _agent_dies(self, machine: Machine, when: str) -> None:
+        self._count_told(machine.name)
         telling = self._tellings[machine.name]
         self.say(f"{machine.name}: the agent dies {when} {telling.deed}")
         telling.action = None
+        telling.lines.clear()
+        telling.outcomes.clear()
         machine.kill_agent()
 
     def _say(self, who: str, line: str) -> None:
@@ -254,7 +267,8 @@ class WatchedLoop(MachineLoop):
     def start(self, work: Coroutine[Any, Any, Any], done: Callable[[Any], None]) -> VirtualTask:
         def ended(result: Any) -> None:
             if not isinstance(result, Performed) or self._stage.performed(self._machine, result):
-                done(result)
+                with suppress(AgentDied):
+                    done(result)
 
         return super().start(work, ended)
 

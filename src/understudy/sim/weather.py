@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
 from understudy.core import claim as records
-from understudy.core.model import Phase
+from understudy.core import pace
+from understudy.core.model import Phase, Runbook
 from understudy.core.observations import Health, Pbx, Verb
 from understudy.core.policy import Isolation, Policy
 from understudy.core.votes import Verdict
@@ -28,6 +29,7 @@ class Telling:
     seed: int
     broken: list[str] = field(default_factory=list)  # Promises that were not kept.
     takeovers: int = 0
+    replaced: int = 0  # Times that a dead active node was replaced within patience and two rounds.
     faults: int = 0
     most_at_once: int = 0
     fired: Counter[tuple[Phase, str]] = field(default_factory=Counter)
@@ -83,7 +85,6 @@ class Weather:
         self.open: set[str] = set()
         self.changed_at = 0.0  # When a fault last began or ended.
         self.excused_until = 0.0  # A named exception of PROTOCOL.md may show until then.
-        self.moved_by_person_at = float("-inf")
         if self.dice.random() < 0.15:
             for machine in self.pair.machines.values():
                 if self.dice.random() < 0.5:
@@ -105,6 +106,8 @@ class Weather:
             pair.loop.call_at(at, self._person)
         pair.run(6300.0 - pair.loop.now)
         self._mend_all()
+        if dice.random() < 0.3:
+            pair.loop.call_at(6700.0, self._active_dies)
         pair.run(HOURS_2 - pair.loop.now)
         self._settle()
         pair.end()
@@ -303,39 +306,64 @@ class Weather:
 
     def _at_the_worst_moment(self, machine: Machine, phase: Phase) -> None:
         """Something goes wrong just when something moves."""
+        self._check_the_move(machine, phase)
+        mischiefs, chance = WORST.get(phase, ((), 0.0))
+        if self.pair.loop.now < 5800 and self.dice.random() < chance:
+            self._play_mischief(self.dice.choice(mischiefs), machine)
+
+    def _play_mischief(self, mischief: str, machine: Machine) -> None:
         dice, pair = self.dice, self.pair
-        if phase not in MOVING or pair.loop.now > 6000 or dice.random() > 0.25:
-            return
-        soon = dice.choice([0.0, 0.02, 0.5, 3.0, 8.0])
+        soon = dice.choice([0.0, 0.03, 0.5, 3.0, 8.0])
         lasts = dice.choice([0.3, 5.0, 60.0, 400.0])
-        peer = _other(machine.name)
-        match dice.choice(MISCHIEF):
+        peer = pair.machines[_other(machine.name)]
+        match mischief:
             case "agent":
                 pair.later(soon, machine.kill_agent)
                 pair.later(soon + lasts, lambda: machine.begin(booted=False))
+            case "agent, now":  # After the effect, before the outcome.
+                pair.later(0.01, machine.kill_agent)
+                pair.later(1.0, lambda: machine.begin(booted=False))
+            case "agent and pbx":
+                pair.later(soon, machine.kill_agent)
+                pair.later(soon, lambda: self._stop_by_hand(machine))
+                pair.later(soon + 1.0, lambda: machine.begin(booted=False))
             case "power":
                 pair.later(soon, machine.power_off)
                 pair.later(soon + lasts, machine.power_on)
             case "isolated":
-                for there in (*CHECKPOINTS, PRIMARY, peer):
-                    self._schedule(
-                        self._cut(
-                            machine.name,
-                            there,
-                            pair.loop.now + soon,
-                            pair.loop.now + soon + lasts,
-                            one_way=False,
-                        )
+                now = pair.loop.now
+                for there in (*CHECKPOINTS, PRIMARY, peer.name):
+                    cut = self._cut(
+                        machine.name, there, now + soon, now + soon + lasts, one_way=False
                     )
+                    self._schedule(cut)
+            case "the other's power":
+                pair.later(soon, peer.power_off)
+                pair.later(soon + 400.0, peer.power_on)
             case "name server":
                 pair.later(soon, lambda: pair.dead.add(PRIMARY))
                 pair.later(soon + lasts, lambda: pair.dead.discard(PRIMARY))
             case "failover":
                 lossy, forced = dice.random() < 0.7, dice.random() < 0.5
-                other = pair.machines[peer]
-                pair.later(soon, lambda: self._order_failover(other, forced=forced, lossy=lossy))
+                pair.later(soon, lambda: self._order_failover(peer, forced=forced, lossy=lossy))
+            case "forced failover, no way to fence":
+                now = pair.loop.now
+                self._schedule(self._cut(machine.name, peer.name, now, now + 60.0, one_way=False))
+                pair.later(1.0, lambda: self._order_failover(peer, forced=True, lossy=True))
+            case "switchover, late":
+                left = pace.serving_ends(machine.journal.state, machine.policy) - machine.now().boot
+                pair.later(left - dice.uniform(0, 8), lambda: self._order(machine, Verb.SWITCHOVER))
             case "set-active":
-                pair.later(soon, lambda: self._declare(pair.machines[peer]))
+                pair.later(soon, lambda: self._declare(peer))
+            case "set-active, the other dead":
+                pair.later(soon, peer.power_off)
+                pair.later(soon + 0.5, lambda: self._declare(machine))
+                pair.later(soon + 400.0, peer.power_on)
+            case "stray":
+                pair.later(soon, lambda: self._start_around_the_guard(machine))
+            case "disk full":
+                pair.later(0.0, lambda: setattr(machine.copies, "broken", True))
+                pair.later(70.0, lambda: setattr(machine.copies, "broken", False))
             case "pbx":
                 pair.later(soon, machine.pbx.die)
 
@@ -345,7 +373,6 @@ class Weather:
         """Somebody gives an order, or touches the PBX by hand."""
         pair, dice = self.pair, self.dice
         machine = pair.machines[dice.choice(NODES)]
-        self.moved_by_person_at = pair.loop.now
         whim = dice.choice(WHIMS)
         pair.tell("person", f"{whim} {machine.name}")
         match whim:
@@ -355,11 +382,7 @@ class Weather:
             case "set-active":
                 self._declare(machine)
             case "starts the pbx around the guard":
-                stopped = machine.pbx.is_ in (Pbx.STOPPED, Pbx.DEAD)
-                if stopped and machine.agent is not None and not machine.is_frozen:
-                    # Until the agent looks at its PBX, and has stopped it.
-                    self._excuse(self.policy.restart_grace + self.policy.stop_within + 40.0)
-                    machine.pbx.become(Pbx.ANSWERING)
+                self._start_around_the_guard(machine)
             case "switchover":
                 machine.journal.place(Verb.SWITCHOVER)
             case "rejoin":
@@ -376,6 +399,21 @@ class Weather:
                     machine.pbx.become(Pbx.STOPPED)
                 seconds = 8.0 if whim == "restarts the pbx" else dice.uniform(60, 900)
                 pair.later(seconds, lambda: self._start_by_hand(machine))
+        machine.wake_soon()
+
+    def _start_around_the_guard(self, machine: Machine) -> None:
+        stopped = machine.pbx.is_ in (Pbx.STOPPED, Pbx.DEAD)
+        if stopped and machine.agent is not None and not machine.is_frozen:
+            # Until the agent looks at its PBX, and has stopped it.
+            self._excuse(self.policy.restart_grace + self.policy.stop_within + 40.0)
+            machine.pbx.become(Pbx.ANSWERING)
+
+    def _stop_by_hand(self, machine: Machine) -> None:
+        if machine.pbx.is_ is Pbx.ANSWERING:
+            machine.pbx.become(Pbx.STOPPED)
+
+    def _order(self, machine: Machine, verb: Verb) -> None:
+        machine.journal.place(verb)
         machine.wake_soon()
 
     def _order_failover(self, machine: Machine, *, forced: bool, lossy: bool) -> None:
@@ -413,6 +451,66 @@ class Weather:
 
     def _is_holder(self, machine: Machine) -> bool:
         return self.pair.claim is not None and self.pair.claim.node == machine.name
+
+    # The promises
+
+    def _check_the_move(self, machine: Machine, phase: Phase) -> None:
+        """No failover while a check point majority says up."""
+        state = machine.journal.state
+        evidence = state.evidence
+        if phase is Phase.TAKING_OVER and state.runbook is Runbook.TAKE:
+            now, policy = machine.now().boot, machine.policy
+            patient = evidence.round_at - evidence.down_since >= policy.patience
+            if (
+                evidence.theirs is not Verdict.DOWN
+                or not patient
+                or now - evidence.round_at > policy.late
+            ):
+                self.telling.broken.append(f"{machine.name} took over without a verdict")
+
+    def _active_dies(self) -> None:
+        """In a quiet moment the active node loses power: the standby must serve within patience and two rounds."""
+        pair, policy = self.pair, self.policy
+        active = [pair.machines[name] for name in pair.serving]
+        if len(active) != 1 or not self._is_quiet(active[0]):
+            return
+        machine, standby = active[0], pair.machines[_other(active[0].name)]
+        began = pair.loop.now
+        pair.tell("weather", f"{machine.name} dies in a quiet moment")
+        machine.power_off()
+        # A round that is on its way, two rounds, and the start itself.
+        limit = policy.patience + 2 * 1.1 * policy.interval + standby.pbx.start_takes + 1.0
+        pair.later(limit, lambda: self._check_replaced(standby, began))
+        pair.later(limit + 1.0, machine.power_on)
+
+    def _is_quiet(self, machine: Machine) -> bool:
+        pair = self.pair
+        other = pair.machines[_other(machine.name)]
+        claim = pair.claim
+        return (
+            not self.open
+            and not pair.network.cut
+            and not pair.dead
+            and other.agent is not None
+            and not other.is_frozen
+            and not other.pbx.cannot_start
+            and not other.copies.broken
+            and pair.late_writes == 0.0
+            and other.journal.state.phase is Phase.STANDBY
+            and claim is not None
+            and claim.digest == other.policy.digest
+            and not claim.is_announced
+            and max(claim.pause, claim.settle) < WALL_AT_START + pair.loop.now
+            and pair.loop.now - other.journal.state.evidence.start_failed_at > 600.0
+        )
+
+    def _check_replaced(self, standby: Machine, began: float) -> None:
+        if standby.name in self.pair.serving:
+            self.telling.replaced += 1
+        else:
+            self.telling.broken.append(
+                f"the node that died at {clock(began)} was not replaced by {clock(self.pair.loop.now)}"
+            )
 
     # The end
 
@@ -479,27 +577,21 @@ LASTING = (
     "power", "pbx dies", "pbx deaf", "cannot start", "cut", "isolated", "isolated from check points",
     "check point dead", "check point lies", "name server", "loss", "configuration", "cannot stop", "disk full",
 )  # fmt: skip
-MOVING = frozenset(
-    {
-        Phase.TAKING_OVER,
-        Phase.HANDING_OVER,
-        Phase.STEPPING_DOWN,
-        Phase.REJOINING,
-        Phase.HALTED,
-        Phase.SUSPECTING,
-    }
-)
-MISCHIEF = (
-    "agent",
-    "agent",
-    "agent",
-    "power",
-    "isolated",
-    "name server",
-    "failover",
-    "set-active",
-    "pbx",
-)
+# What may go wrong when a node enters a phase, and how often something does.
+_MOVE = ("agent", "agent, now", "power", "isolated", "name server", "failover", "set-active", "pbx")
+WORST: dict[Phase, tuple[tuple[str, ...], float]] = {
+    Phase.SUSPECTING: (("failover", "set-active", "agent", "stray", "the other's power"), 0.15),
+    Phase.TAKING_OVER: (_MOVE, 0.3),
+    Phase.ACTIVE: (("forced failover, no way to fence", "agent and pbx", "agent"), 0.08),
+    Phase.DOUBTED: (("switchover, late", "agent and pbx", "the other's power"), 0.15),
+    Phase.HANDING_OVER: ((*_MOVE, "agent, now", "failover", "failover"), 0.6),
+    Phase.STEPPING_DOWN: ((*_MOVE, "agent, now"), 0.3),
+    Phase.SILENT: (("stray", "set-active", "agent"), 0.05),
+    Phase.STANDBY: (("stray", "agent", "set-active"), 0.03),
+    Phase.OUTDATED: (("stray", "set-active, the other dead"), 0.05),
+    Phase.REJOINING: (("stray", "disk full", "set-active, the other dead", "agent"), 0.7),
+    Phase.HALTED: (("agent", "set-active", "set-active, the other dead", "stray"), 0.5),
+}
 WHIMS = (
     "failover", "forced failover", "switchover", "switchover", "rejoin", "rejoin", "rejoin", "pause", "resume",
     "stops the pbx", "restarts the pbx", "set-active", "starts the pbx around the guard",

@@ -201,6 +201,7 @@ class FakeStore:
             await Sleep(self.machine.policy.claim_reading)
             raise Unanswered("ns1 has not answered the update")
         landed = self._land(old, new)
+        await Sleep(0.02)
         lost = not pair.network.carries(PRIMARY, me) or fate < 2 * pair.late_writes
         if lost:
             await Sleep(self.machine.policy.claim_reading)
@@ -346,6 +347,7 @@ class MemoryJournal:
         self._last_order = 0
 
     def record(self, decision: Decision, seen: Seen, at: Moment) -> None:
+        self.machine.pair.recording(self.machine, decision)
         before, self.state = self.state, decision.state
         matters = decision.rule is not None or decision.action is not None or seen.round is not None
         if matters or decision.state.epoch != before.epoch:
@@ -388,6 +390,7 @@ class Machine:
         self.loop = MachineLoop(pair.loop, lambda: self.frozen_until)
         self.crash_before: str = ""  # Name of an action before which the agent dies (stories).
         self.crash_after: str = ""
+        self.crash_recording: str = ""
         self._wake_count = 0
 
     # Clocks
@@ -609,6 +612,9 @@ class Pair:
             self.asked(machine, decision)
         if after.phase is not before.phase:
             self.on_phase(machine, after.phase)
+
+    def recording(self, machine: Machine, decision: Decision) -> None:
+        """A decision is about to be written down.  Raises AgentDied where the story says so."""
 
     def asked(self, machine: Machine, decision: Decision) -> None:
         pass

@@ -1,0 +1,162 @@
+"""What users meet: wrong files, full disks, refused keys, missing programs."""
+
+import resource
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from adapters import bind
+from end_to_end.outside import leads_to, until, watch
+from end_to_end.pair import NODES, ZONE, Pair, name_section, quick_pair
+from understudy.adapters.claims.record import from_text, to_text
+from understudy.core.claim import How
+
+pytestmark = pytest.mark.real
+DETECTION = {
+    "interval": "1s",
+    "patience": "6500ms",
+    "announce": "4s",
+    "claim_stale": "2s",
+    "checkpoints_stale": "2500ms",
+    "restart_grace": "2s",
+    "settle_down": "1s",
+    "first_proof": "3s",
+}
+
+
+@contextmanager
+def weather(folder: Path, key: str = "strong") -> Iterator[tuple[Pair, bind.Pair]]:
+    (folder / "dns").mkdir()
+    with bind.bind_pair(folder / "dns") as names:
+        names.nsupdate(f"update add sip.{ZONE} 1 CNAME pbx01.{ZONE}")
+
+        def rest(port: int) -> str:
+            points = "".join(
+                f'[checkpoints.cp{each}]\nkind = "sip"\nport = {port}\ntimeout = "500ms"\n'
+                for each in (1, 2, 3)
+            )
+            ports = (names.primary.port, names.secondary.port)
+            return points + name_section(names.key(key), names.primary.port, *ports)
+
+        with quick_pair(folder / "pair", DETECTION, rest, f"sip.{ZONE}") as pair:
+            (pair.folder / "claim").write_text(to_text(pair.old_claim()) + "\n")
+            with watch(pair.addresses, pair.port):
+                yield pair, names
+
+
+def wait_for(pair: Pair, node: str, phase: str, within: float = 12.0) -> None:
+    until(
+        lambda: pair.phase(node) == phase,
+        within=within,
+        what=lambda: f"{node} is {phase}: {pair.phase(node)}\n{pair.said(node)}",
+    )
+
+
+@pytest.mark.parametrize("verb", ["run", "tick"])
+def test_a_wrong_configuration_is_told_whole_and_nothing_is_started(
+    verb: str, tmp_path: Path
+) -> None:
+    with weather(tmp_path) as (pair, _):
+        pair.edit("pbx01", 'preferred = "pbx01"', 'preferred = "pbx09"')
+        pair.edit("pbx01", 'patience = "6500ms"', 'patience = "2s"\npatients = 3')
+        pair.edit("pbx01", 'kind = "command"', 'kind = "comand"')
+        done = pair.run("pbx01", verb)
+        assert done.returncode == 2
+        assert done.stdout == ""
+        for line in ("pbx09", "patients", "comand"):
+            assert line in done.stderr
+        assert "Traceback" not in done.stderr
+        told = [line for line in done.stderr.splitlines() if f"{pair.config('pbx01')}:" in line]
+        assert len(told) >= 3, done.stderr
+        assert not pair.pbx_pid("pbx01")
+
+
+def test_an_active_node_serves_on_with_a_journal_that_cannot_be_written(tmp_path: Path) -> None:
+    with weather(tmp_path) as (pair, _):
+        agent = pair.start("pbx01")
+        pair.start("pbx02")
+        wait_for(pair, "pbx01", "active")
+        wait_for(pair, "pbx02", "standby")
+        pbx = pair.pbx_pid("pbx01")
+        # As a full disk: whatever would make a file grow beyond this fails (setrlimit(2)).
+        resource.prlimit(agent.pid, resource.RLIMIT_FSIZE, (1024, resource.RLIM_INFINITY))
+        until(
+            lambda: "journal" in pair.said("pbx01"),
+            within=20,
+            what=lambda: f"the agent says it: {pair.said('pbx01')}",
+        )
+        time.sleep(8.0)  # Longer than patience.
+        assert agent.poll() is None
+        assert pair.pbx_pid("pbx01") == pbx
+        assert pair.phase("pbx02") == "standby"
+        found = pair.json("pbx01", "status")
+        assert {"journal", "agent"} & {each["code"] for each in found["troubles"]}, found
+        # With room again it catches up by itself.
+        resource.prlimit(agent.pid, resource.RLIMIT_FSIZE, (-1, -1))
+        until(
+            lambda: "the journal is well again" in pair.said("pbx01"),
+            within=15,
+            what=lambda: f"the journal is well again: {pair.said('pbx01')}",
+        )
+        found = pair.json("pbx01", "status")
+        assert not {"journal", "agent"} & {each["code"] for each in found["troubles"]}
+
+
+def test_a_name_server_that_refuses_the_key_is_told_with_the_line_that_it_lacks(
+    tmp_path: Path,
+) -> None:
+    with weather(tmp_path, key="weak") as (pair, names):
+        pair.start("pbx02")
+        wait_for(pair, "pbx02", "active", within=20)
+        assert leads_to(names.primary.port, f"sip.{ZONE}") == f"pbx01.{ZONE}"
+        time.sleep(3.0)  # It tries again and again.
+        why, status = pair.run("pbx02", "why").stdout, pair.run("pbx02", "status").stdout
+        assert "the key weak may not change this (REFUSED)" in why + status
+        assert f"grant weak name sip.{ZONE} CNAME" in why
+
+
+def test_a_claim_that_the_key_may_not_write_keeps_the_standby_stopped(tmp_path: Path) -> None:
+    with weather(tmp_path, key="weak") as (pair, names):
+        file = f'kind = "file"\npath = "{pair.folder}/claim"'
+        for node in NODES:
+            pair.edit(node, file, 'kind = "dns"')
+        text = to_text(pair.old_claim())
+        names.nsupdate(f'update add _understudy.sip.{ZONE} 0 TXT "{text}"')
+        pair.start("pbx02")
+        time.sleep(6.5 + 4.0)
+        assert pair.phase("pbx02") == "suspecting", pair.said("pbx02")
+        why = pair.run("pbx02", "why").stdout
+        assert "the key weak may not change this (REFUSED)" in why, why
+        assert f"grant weak name _understudy.sip.{ZONE} TXT" in why
+
+
+def test_a_start_command_that_is_gone_gives_the_claim_back(tmp_path: Path) -> None:
+    with weather(tmp_path) as (pair, _):
+        pair.start("pbx02")
+        wait_for(pair, "pbx02", "suspecting")
+        start = pair.home("pbx02") / "start"
+        start.rename(pair.home("pbx02") / "gone")
+
+        def returned() -> bool:
+            claim = from_text((pair.folder / "claim").read_text().strip())
+            return (claim.node, claim.epoch, claim.how) == ("pbx01", 3, How.RETURNED)
+
+        until(returned, within=20, what=lambda: f"the claim is given back: {pair.said('pbx02')}")
+        wait_for(pair, "pbx02", "standby")
+        found = pair.json("pbx02", "status")
+        assert "start-failed" in {each["code"] for each in found["troubles"]}
+        events = pair.run("pbx02", "events").stdout
+        assert "start" in events
+        assert str(start) in events or "start: " in events
+
+        # And `run` says before anything happens that it cannot work.
+        done = pair.run("pbx02", "status")
+        assert done.returncode == 2
+        assert f"{start}" in done.stderr
+
+        # Its data is still the newest: the node that had the claim serves when it is back.
+        pair.start("pbx01")
+        wait_for(pair, "pbx01", "active")
