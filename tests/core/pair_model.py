@@ -492,7 +492,7 @@ def _caps(state: State, known: Claim | None) -> dict[str, int]:
     """The greatest age that a rule can still tell from an older one, for each instant."""
     announced = known is not None and known.is_announced
     serving = state.phase in (Phase.ACTIVE, Phase.DOUBTED, Phase.TAKING_OVER, Phase.HANDING_OVER)
-    waits = known is not None and known.how is How.SET and not known.served
+    waits = known is not None and known.how is How.MOVED and not known.served
     return {
         "void_since": 2 if serving else 0,
         "epoch_at": 5 if waits else 0,

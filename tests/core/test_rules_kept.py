@@ -326,10 +326,10 @@ def test_S4_an_announcement_is_struck_out_once_the_check_points_have_seen_us_sin
 
 def test_S4_an_announcement_that_has_stood_for_too_long_is_struck_out() -> None:
     limit = POLICY.patience + 2 * POLICY.interval
-    patient = replace(POLICY, checkpoints_stale=1000.0)  # Active for so long without a proof.
-    for phase in (Phase.ACTIVE, Phase.SILENT):
+    patient = replace(POLICY, checkpoints_stale=1000.0)  # Serving for so long without a proof.
+    for phase in (Phase.DOUBTED, Phase.SILENT):
         for stood, expected in ((limit, "announcement-left"), (limit - 1, "")):
-            state = at(phase, claim(announced=PEER), proved_at=NOW - 5, announced_at=NOW - stood)
+            state = at(phase, claim(announced=PEER), proved_at=NOW - 20, announced_at=NOW - stood)
             unseen = replace(state.evidence, up_at=NOW - stood - 1, pbx=Pbx.UNKNOWN)
             assert row(decided(replace(state, evidence=unseen), policy=patient)) == expected
 

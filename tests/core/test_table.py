@@ -114,11 +114,8 @@ PBXS: tuple[dict[str, Any], ...] = (
         "peer": PeerAnswer(asked_at=NOW - 1, ready=Ready.YES, epoch=5),
     },
 )
-# Rows that can fire nowhere.  Active with an old announcement is in doubt first; the last step's row reads it first.
-NOWHERE = {
-    (Phase.ACTIVE, "announcement-left"),
-    (Phase.STEPPING_DOWN, "step-was-done"),
-}
+# Rows that can fire nowhere: what the last step of each runbook here is so already, the row above it reads.
+NOWHERE = {(Phase.STEPPING_DOWN, "step-was-done")}
 OUTCOMES = (None, Result.DONE, Result.FAILED, Result.LOST, Result.UNSURE)
 
 

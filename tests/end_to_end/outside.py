@@ -111,5 +111,5 @@ def until(holds: Callable[[], object], *, within: float, what: Callable[[], str]
     while not holds():
         said = what if isinstance(what, str) else what()
         assert time.monotonic() < ends, f"not within {within} s: {said}"
-        time.sleep(0.05)
+        time.sleep(0.1)
     return time.time()

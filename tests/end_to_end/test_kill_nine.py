@@ -26,7 +26,6 @@ WITHIN = 25.0  # Seconds for two patiences and what follows, on a loaded machine
 RESTART = 0.3  # Seconds until the service manager starts the agent again.
 DETECTION = {
     "interval": "1s",
-    "patience": "6500ms",
     "announce": "4s",
     "claim_stale": "2s",
     "checkpoints_stale": "2500ms",
@@ -48,6 +47,7 @@ class Plot:
     phases: tuple[str, ...]  # Of `agents`.
     claim: tuple[str, int, How, bool]  # Node, epoch, how, served.
     name_leads_to: str = "pbx02"
+    patience: str = "20s"  # More than any switchover takes.
 
 
 PLOTS = (
@@ -61,6 +61,7 @@ PLOTS = (
         serves=("pbx02",),
         phases=("active",),
         claim=("pbx02", 2, How.TAKEN, True),
+        patience="6500ms",
     ),
     Plot(
         name="switchover",
@@ -135,7 +136,8 @@ def play(plot: Plot, moment: str, step: str, names: bind.Pair, folder: Path) -> 
         ports = (names.primary.port, names.secondary.port)
         return points + name_section(names.key(), names.primary.port, *ports)
 
-    with quick_pair(folder / (step or "plain"), DETECTION, rest, service) as pair:
+    detection = {**DETECTION, "patience": plot.patience}
+    with quick_pair(folder / (step or "plain"), detection, rest, service) as pair:
         try:
             with watch(pair.addresses, pair.port) as watching:
                 _let_happen(plot, pair, moment, step)
@@ -207,6 +209,10 @@ def _wait_for_end(plot: Plot, pair: Pair, names: bind.Pair, watching: Watch) -> 
             name=leads_to(names.primary.port, pair.service),
         )
 
-    until(lambda: found() == wanted, within=WITHIN, what=lambda: f"{wanted}\nbut {found()}")
-    time.sleep(2.5)  # Rounds that must change nothing.
+    until(
+        lambda: watching.answering == plot.serves and found() == wanted,
+        within=WITHIN,
+        what=lambda: f"{wanted}\nbut {found()}",
+    )
+    time.sleep(1.5)  # A round that must change nothing.
     assert found() == wanted, f"it does not stay so: {found()}"

@@ -100,7 +100,7 @@ def _peer_is_known_stopped(facts: Facts, claim: Claim) -> bool:
 
 def _until_declared_long_enough(facts: Facts, claim: Claim) -> float:
     """Seconds for which the other node's own proofs may still be fresh (S1), after set-active."""
-    if claim.how is not How.SET or claim.served:
+    if claim.how is not How.MOVED or claim.served:
         return 0.0
     known = facts.journal.state.evidence
     seen = known.claim is not None and known.claim.epoch == claim.epoch

@@ -11,8 +11,9 @@ from enum import StrEnum
 class How(StrEnum):
     """How the node in the claim came to be there."""
 
-    SET = "set"  # A person said so: init, set-active.
-    FORCED = "forced"  # A person said so, and accepted that two may be active for a while.
+    SET = "set"  # A person said so, where there was none before, or this one.
+    MOVED = "moved"  # A person said so, and the other node was in it before.
+    FORCED = "forced"  # The same, and that person accepted that two may be active for a while.
     TAKEN = "taken"  # The node took it: failover.
     HANDED = "handed"  # The other node handed it over, with its PBX proved stopped.
     RETURNED = "returned"  # The other node took it, could not serve, and gave it back.
@@ -28,7 +29,7 @@ class Claim:
     announced: str = ""  # The node that is about to take it, or "".
     served: bool = False  # Has `node` answered calls in this epoch?
     how: How = How.SET
-    returns: int = 0  # Times in a row that a taker gave it back without having served (T5).
+    returns: int = 0  # Automatic moves in a row away from a node that could not serve (T5).
     pause: int = 0  # No automatic change before this time (C7).
     settle: int = 0  # No second automatic change before this time.
     digest: str = ""  # Of nodes, detection and check points (C6).
@@ -65,12 +66,18 @@ def take(claim: Claim, node: str, *, settle: int) -> Claim:
 
 def serve(claim: Claim) -> Claim:
     """T5: the node in it has answered calls."""
-    return replace(touch(claim), served=True, returns=0)
+    return replace(touch(claim), served=True)
+
+
+def settle(claim: Claim) -> Claim:
+    """The node in it has served for long enough: what was before says nothing any more."""
+    return replace(touch(claim), returns=0)
 
 
 def hand(claim: Claim, to: str, *, settle: int = 0) -> Claim:
     """H1: written only with our own PBX proved stopped.  `settle` is set when no person ordered it."""
-    return replace(_move(claim, to, How.HANDED), settle=settle)
+    returns = claim.returns + 1 if settle else 0
+    return replace(_move(claim, to, How.HANDED), settle=settle, returns=returns)
 
 
 def give_back(claim: Claim, to: str) -> Claim:
@@ -98,11 +105,12 @@ def declare(claim: Claim, node: str, *, epoch: int, digest: str, forced: bool = 
 
     Unless it is `forced`, the node waits for as long as the one before it may go on serving (T7).
     """
+    moved = How.FORCED if forced else How.MOVED
     return Claim(
         node=node,
         epoch=epoch,
         serial=claim.serial + 1,
-        how=How.FORCED if forced else How.SET,
+        how=How.SET if node == claim.node else moved,
         pause=claim.pause,
         digest=digest,
     )

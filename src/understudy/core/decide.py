@@ -161,6 +161,8 @@ def _once(rule: Rule, f: Facts) -> Decision:
                 state = replace(state, evidence=struck(state.evidence, f.now))
         case Do.ADOPT:
             action = WriteClaim(claim, records.adopt(claim, f.policy.digest))
+        case Do.SETTLE:
+            action = WriteClaim(claim, records.settle(claim))
         case Do.POINT:
             return Decision(state, rule, Point(claim), guarded=True)
         case Do.SERVE:

@@ -10,6 +10,7 @@ from .claim import Claim, How
 from .model import NEVER, Evidence, Lineage, Phase, State
 from .observations import ClaimReading, Pbx, Round, Seen
 from .policy import Policy
+from .runbooks import RUNBOOKS, Step
 from .votes import Verdict, verdict
 
 HOUR = 3600.0
@@ -87,7 +88,14 @@ def _started(state: State, now: float) -> State:
         # What stopped the PBX while nobody looked was no person's decision, as far as we can tell.
         pbx=state.evidence.pbx if state.evidence.stop_seen else Pbx.UNKNOWN,
     )
-    return replace(state, evidence=evidence)
+    return replace(state, step=_step_to_resume(state), evidence=evidence)
+
+
+def _step_to_resume(state: State) -> int:
+    """A PBX that was starting may have been stopped meanwhile: to prove it is to start it again."""
+    book = RUNBOOKS[state.runbook] if state.runbook is not None else ()
+    proving = state.step < len(book) and book[state.step].step is Step.PROVE
+    return state.step - 1 if proving else state.step
 
 
 def _read(state: State, reading: ClaimReading, now: float, policy: Policy) -> State:
@@ -163,7 +171,9 @@ def _counted(old: Evidence, asked: Round, policy: Policy) -> Evidence:
     mine = verdict(asked.reports.get(policy.me, ()), policy)
     theirs = verdict(asked.reports.get(policy.peer, ()), policy)
     if asked.asked_at < old.epoch_at:
-        theirs = Verdict.UNCLEAR  # Asked while another node was active: says nothing of this one's health.
+        theirs = (
+            Verdict.UNCLEAR
+        )  # Asked while another node was active: says nothing of this one's health.
     up_since = _since(old.up_since, asked.asked_at, holds=mine is Verdict.UP, goes_on=timely)
     return replace(
         old,
@@ -191,7 +201,7 @@ def _looked(old: Evidence, pbx: Pbx, now: float, policy: Policy) -> Evidence:
     good, bad = old.pbx_good_since, old.pbx_bad_since
     match pbx:
         case Pbx.ANSWERING:
-            good = now
+            good = good if old.pbx is Pbx.UNKNOWN and good != NEVER else now
         case Pbx.DEAD | Pbx.DEAF:
             # A PBX that dies again a moment after each restart has been bad all the time.
             recovered = good != NEVER and now - good >= policy.restart_grace

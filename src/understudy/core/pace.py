@@ -56,9 +56,7 @@ def serving_ends(state: State, policy: Policy) -> float:
     gives its PBX not a second more than its life would have given it.
     """
     evidence = state.evidence
-    return max(
-        evidence.proved_at + policy.claim_stale, evidence.up_at + policy.checkpoints_stale
-    )
+    return max(evidence.proved_at + policy.claim_stale, evidence.up_at + policy.checkpoints_stale)
 
 
 def next_look(state: State, policy: Policy) -> float:
@@ -74,7 +72,8 @@ def next_turn(state: State, now: float, policy: Policy) -> float:
         evidence.proved_at + policy.claim_stale,
         evidence.up_at + policy.checkpoints_stale,
         evidence.void_since + policy.first_proof,
-        evidence.epoch_at + policy.announce,
+        evidence.epoch_at + policy.outlives,
+        evidence.pbx_good_since + policy.settle_down,
         evidence.announced_at + policy.patience + 2 * policy.interval,
         evidence.start_failed_at + 3 * policy.restart_grace,
         evidence.down_since + policy.patience - policy.announce,

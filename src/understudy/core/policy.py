@@ -55,6 +55,12 @@ class Policy:
         return 1.1 * self.interval + self.question
 
     @property
+    def outlives(self) -> float:
+        """T2, for a node that a person has declared: the other one has stopped by then, whatever it could see."""
+        rounds = 2 * self.interval + self.question
+        return max(self.announce, self.checkpoints_stale + self.stop_within + rounds)
+
+    @property
     def late(self) -> float:
         """V5: rounds that are further apart than this are no unbroken sight."""
         return 2 * self.interval + self.question

@@ -22,6 +22,7 @@ class Do(StrEnum):
     ANNOUNCE = "announce"
     STRIKE = "strike"
     ADOPT = "adopt"
+    SETTLE = "settle"
     POINT = "point"
     SERVE = "serve"
     RESTART = "restart"
@@ -57,6 +58,7 @@ _WHILE_SERVING = (
     Rule("digest-adopted",       when.claim_lacks_our_digest, Phase.ACTIVE,        "our configuration has changed: the claim must say so before it holds [C6]", do=Do.ADOPT),
     Rule("name-behind",          when.name_is_behind,         Phase.ACTIVE,        "the name does not lead here yet", do=Do.POINT),
     Rule("served",               when.claim_lacks_served,     Phase.ACTIVE,        "we serve, and the claim does not say so yet [T5]", do=Do.SERVE),
+    Rule("settled",              when.claim_has_settled,      Phase.ACTIVE,        "the PBX has served for long enough: earlier moves in a row are forgotten [T5]", do=Do.SETTLE),
     Rule("order-refused",        when.order_is_left,          Phase.ACTIVE,        "the order does not fit a node that serves", takes_order=True),
 )
 
@@ -117,6 +119,7 @@ RULES: Mapping[Phase, tuple[Rule, ...]] = {
         Rule("fenced",               when.fence_is_ordered,       Phase.STEPPING_DOWN, "the other node is about to take over and asked us to stop [T4]", Runbook.STOP, takes_order=True),
         Rule("isolated",             when.pbx_may_run_unproved,   Phase.STEPPING_DOWN, "neither the claim nor the check points say any longer that we may serve [S1]", Runbook.STOP),
         Rule("claim-lost",           when.step_lost_the_claim,    Phase.STEPPING_DOWN, "a fresh reading says that the claim is not ours alone [T3]", Runbook.STOP),
+        Rule("announcement-gone",    when.announcement_is_gone,   Phase.STANDBY,       "our announcement was struck out before the fence was confirmed: the other node is well [H3]"),
         Rule("take-refused",         when.take_failed,            Phase.STANDBY,       "the claim could not be written as it was read: it has changed, or its server is away [C2]"),
         Rule("fence-unconfirmed",    when.fence_failed,           Phase.STANDBY,       "the other node did not confirm that its PBX is stopped [H3]"),
         Rule("start-failed-return",  when.start_failed_unserved,  Phase.STEPPING_DOWN, "the PBX cannot be started here and has served nobody: give the claim back [T5]", Runbook.GIVE_BACK),
@@ -153,7 +156,6 @@ RULES: Mapping[Phase, tuple[Rule, ...]] = {
         Rule("stop-failed",          when.stop_failed,            Phase.HALTED,        "the PBX could not be proved stopped: SIP is shut off here [S5]", Runbook.SHUT_OFF),
         Rule("returned-twice",       when.gave_back_too_often,    Phase.HALTED,        "the claim was given back twice without a call served: a person must look [T5]"),
         Rule("stepped-down",         when.last_step_is_done,      Phase.SILENT,        "the PBX here is stopped"),
-        Rule("step-was-done",        when.step_is_so_already,     Phase.STEPPING_DOWN, "the step had its effect, only its outcome was lost: go on", do=Do.NEXT),
         Rule("step-asked",           when.step_wants_asking,      Phase.STEPPING_DOWN, "the step has no good outcome yet: ask again", do=Do.STEP),
     ),
     Phase.OUTDATED: (

@@ -8,6 +8,7 @@ from .runbooks import NEED_THE_CLAIM, RUNBOOKS, Entry, OnFailure, Step
 from .votes import Verdict
 
 MOST_RETURNS = 2  # T5.
+BY_A_PERSON = frozenset({How.SET, How.MOVED, How.FORCED})
 
 
 class Facts:
@@ -76,8 +77,8 @@ def claim_is_ours_to_resume(f: Facts) -> bool:
 def _former_holder_has_stopped(f: Facts) -> bool:
     """A person named this node, not the other one's own hand: give its proof the time to grow old (S1)."""
     claim = f.claim
-    declared = claim is not None and claim.how is How.SET and not claim.served
-    return not declared or f.now - f.evidence.epoch_at >= f.policy.announce
+    declared = claim is not None and claim.how is How.MOVED and not claim.served
+    return not declared or f.now - f.evidence.epoch_at >= f.policy.outlives
 
 
 def start_may_be_tried(f: Facts) -> bool:
@@ -105,7 +106,7 @@ def person_said_who(f: Facts) -> bool:
     claim = f.claim
     return (
         claim is not None
-        and claim.how in (How.SET, How.FORCED)
+        and claim.how in BY_A_PERSON
         and claim.epoch > f.state.phase_epoch
         and claim_is_fresh(f)
     )
@@ -171,6 +172,18 @@ def name_is_behind(f: Facts) -> bool:
     return _may_write_ours(f) and f.claim is not None and f.state.pointed < f.claim.epoch
 
 
+def claim_has_settled(f: Facts) -> bool:
+    """The PBX has answered for `settle_down`: earlier moves in a row are forgotten."""
+    evidence = f.evidence
+    return (
+        _may_write_ours(f)
+        and f.claim is not None
+        and f.claim.returns > 0
+        and evidence.pbx is Pbx.ANSWERING
+        and f.now - evidence.pbx_good_since >= f.policy.settle_down
+    )
+
+
 def claim_lacks_served(f: Facts) -> bool:
     """T5: we answer calls, and the claim does not say so yet."""
     return _may_write_ours(f) and f.claim is not None and not f.claim.served
@@ -211,7 +224,8 @@ def both_proofs_are_old(f: Facts) -> bool:
 
 
 def we_must_stop(f: Facts) -> bool:
-    return f.policy.isolation is Isolation.STOP and both_proofs_are_old(f)
+    stops = f.policy.isolation is Isolation.STOP and not f.seen.break_glass
+    return stops and both_proofs_are_old(f)
 
 
 def one_proof_is_old(f: Facts) -> bool:
@@ -232,12 +246,14 @@ def proofs_are_fresh(f: Facts) -> bool:
 def stray_pbx_runs(f: Facts) -> bool:
     """A PBX runs here though this phase has it stopped, and nobody broke the glass."""
     runs = f.evidence.pbx in (Pbx.ANSWERING, Pbx.DEAF, Pbx.STARTING)
-    return runs and not f.seen.break_glass and not f.seen.busy
+    return runs and not f.seen.break_glass
 
 
 def stray_pbx_runs_on(f: Facts) -> bool:
-    """S5: never halted with a PBX that serves."""
-    return f.state.runbook is None and stray_pbx_runs(f)
+    """S5: never halted with a PBX that serves.  One that cannot be stopped is tried again now and then."""
+    started_since = f.evidence.pbx_good_since > f.state.since
+    due = started_since or f.now - f.state.since >= f.policy.settle_down
+    return f.state.runbook is None and due and stray_pbx_runs(f)
 
 
 def pbx_wants_a_restart(f: Facts) -> bool:
@@ -260,6 +276,8 @@ def pbx_is_lost(f: Facts) -> bool:
         and evidence.pbx_bad_since != NEVER
         and f.now - evidence.pbx_bad_since >= grace
         and evidence.restarted_at >= evidence.pbx_bad_since
+        and f.claim is not None
+        and f.claim.returns < MOST_RETURNS
         and not f.seen.busy
         and automatic_is_on(f)
     )
@@ -333,9 +351,9 @@ def announcing_is_due(f: Facts) -> bool:
 
 
 def _announcing_begins(claim: Claim, policy: Policy) -> float:
-    """Seconds of suspicion.  A node that a person has declared may wait for `announce` before it starts (T7)."""
-    waits = claim.how is How.SET and not claim.served
-    return policy.patience + (policy.announce if waits else -policy.announce)
+    """Seconds of suspicion.  A node that a person has declared may wait before it starts (T7)."""
+    waits = claim.how is How.MOVED and not claim.served
+    return policy.patience - policy.announce + (2 * policy.outlives if waits else 0.0)
 
 
 def patience_is_spent(f: Facts) -> bool:
@@ -381,7 +399,9 @@ def switchover_is_ordered(f: Facts) -> bool:
 
 def rejoin_is_ordered(f: Facts) -> bool:
     served = f.claim is not None and f.claim.served  # Else nothing is newer than our own data (T6).
-    return _ordered(f, Verb.REJOIN) is not None and claim_is_theirs(f) and served and not f.seen.busy
+    return (
+        _ordered(f, Verb.REJOIN) is not None and claim_is_theirs(f) and served and not f.seen.busy
+    )
 
 
 def fence_is_ordered(f: Facts) -> bool:
@@ -480,6 +500,12 @@ def take_was_interrupted(f: Facts) -> bool:
     return f.state.runbook is Runbook.TAKE and step_is(f, Step.CLAIM) and step_wants_asking(f)
 
 
+def announcement_is_gone(f: Facts) -> bool:
+    """H3: struck out while the fence was being asked for: the other node is well, and may have started again."""
+    asked = f.state.runbook is Runbook.ORDERED and step_is(f, Step.FENCE, Step.CLAIM)
+    return asked and claim_is_theirs(f) and claim_is_fresh_enough(f) and not we_announced(f)
+
+
 def order_was_interrupted(f: Facts) -> bool:
     """The same for a person's failover: hours may have passed, and the person can say it again (S4)."""
     ordered = f.state.runbook in (Runbook.ORDERED, Runbook.FORCED)
@@ -505,7 +531,7 @@ def start_failed_unserved(f: Facts) -> bool:
         start_failed(f)
         and claim is not None
         and not claim.served
-        and claim.how not in (How.SET, How.FORCED)
+        and claim.how not in BY_A_PERSON
         and claim.returns < MOST_RETURNS
     )
 

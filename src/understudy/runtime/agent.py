@@ -55,6 +55,7 @@ class Agent:
     on_turn: Callable[[Decision], None] = lambda _: None
     policy: Policy = field(init=False)
     _running: Task | None = None  # The one action that is being done.
+    _touches_pbx: bool = False  # That starts or stops our own PBX: a look says nothing meanwhile.
     _writing: bool = False  # That is a write of the claim: whatever is read meanwhile is overtaken.
     _reading: Task | None = None
     _offered: int = 0  # The order that the last turn was offered.
@@ -169,7 +170,7 @@ class Agent:
     def _looked(self, found: tuple[int, Pbx]) -> None:
         self._looking = None
         generation, pbx = found
-        current = generation == self._generation and self._running is None
+        current = generation == self._generation and not self._touches_pbx
         if current and pbx is not self.state.evidence.pbx:
             self._see(pbx=pbx)
 
@@ -206,7 +207,8 @@ class Agent:
         if self._writing and self._reading is not None:
             self._reading.cancel()  # It would take our own write for a lost one (C2).
             self._reading = None
-        if isinstance(action, Start | Stop | Restart | ShutOff):
+        self._touches_pbx = isinstance(action, Start | Prove | Stop | Restart | ShutOff)
+        if self._touches_pbx:
             self._generation += 1
         work = perform(
             self.world, action, guarded=decision.guarded, known=self.state.evidence.claim
@@ -215,7 +217,7 @@ class Agent:
 
     def _done(self, action: Action, performed: Performed) -> None:
         self._running = None
-        self._writing = False
+        self._writing = self._touches_pbx = False
         done = performed.outcome.result is Result.DONE
         if not done:
             self._rest_until = self.clock.now().boot + self._rest
@@ -231,7 +233,7 @@ class Agent:
         if self._running is not None:
             self._running.cancel()
             self._running = None
-            self._writing = False
+            self._writing = self._touches_pbx = False
 
     @property
     def _rest(self) -> float:

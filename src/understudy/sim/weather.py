@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 
 from understudy.core import claim as records
 from understudy.core import pace
+from understudy.core.claim import Claim
 from understudy.core.model import Phase, Runbook
 from understudy.core.observations import Health, Pbx, Verb
 from understudy.core.policy import Isolation, Policy
@@ -48,7 +49,7 @@ class Fault:
 
 def policy_of(dice: random.Random) -> Policy:
     """Numbers that keep PROTOCOL T2, from hasty to the article's own."""
-    interval = dice.choice([20.0, 30.0, 60.0, 60.0])
+    interval = dice.choice([30.0, 60.0, 60.0])
     claim_stale = dice.choice([45.0, 60.0, 90.0, 90.0])
     checkpoints_stale = interval * dice.choice([2.5, 3.0])
     stop_within = dice.choice([5.0, 10.0, 25.0])
@@ -69,7 +70,7 @@ def policy_of(dice: random.Random) -> Policy:
         restart_grace=dice.choice([60.0, 90.0]),
         settle_down=dice.choice([120.0, 600.0]),
         first_proof=15.0,
-        hurry=dice.choice([5.0, 10.0, 10.0]),
+        hurry=dice.choice([10.0, 15.0]),
         digest="d",
     )
 
@@ -85,7 +86,8 @@ class Weather:
         self.open: set[str] = set()
         self.changed_at = 0.0  # When a fault last began or ended.
         self.excused_until = 0.0  # A named exception of PROTOCOL.md may show until then.
-        if self.dice.random() < 0.15:
+        self.keeps = self.dice.random() < 0.15  # Two may be active then: PROTOCOL says so.
+        if self.keeps:
             for machine in self.pair.machines.values():
                 if self.dice.random() < 0.5:
                     machine.policy = replace(machine.policy, isolation=Isolation.KEEP)
@@ -99,6 +101,8 @@ class Weather:
         if dice.random() < 0.3:
             pair.late_writes = 0.03
         pair.on_phase = self._at_the_worst_moment
+        pair.on_write = self._after_a_write
+        pair.ssh_takes = lambda: dice.choice([0.0, 0.3, 3.0])
         pair.boot()
         for fault in self._faults():
             self._schedule(fault)
@@ -311,6 +315,22 @@ class Weather:
         if self.pair.loop.now < 5800 and self.dice.random() < chance:
             self._play_mischief(self.dice.choice(mischiefs), machine)
 
+    def _after_a_write(self, machine: Machine, claim: Claim) -> None:
+        """The claim has been written, and its author has not heard of it yet."""
+        pair, dice = self.pair, self.dice
+        if pair.loop.now > 5800:
+            return
+        if dice.random() < 0.04:
+            pair.later(0.01, machine.kill_agent)
+            pair.later(1.0, lambda: machine.begin(booted=False))
+        elif (
+            claim.is_announced and dice.random() < 0.3
+        ):  # The announcement stays, and the other is seen again.
+            pair.later(0.1, machine.power_off)
+            pair.later(600.0, machine.power_on)
+            for checkpoint in CHECKPOINTS:
+                pair.network.join(checkpoint, _other(machine.name))
+
     def _play_mischief(self, mischief: str, machine: Machine) -> None:
         dice, pair = self.dice, self.pair
         soon = dice.choice([0.0, 0.03, 0.5, 3.0, 8.0])
@@ -350,6 +370,13 @@ class Weather:
                 now = pair.loop.now
                 self._schedule(self._cut(machine.name, peer.name, now, now + 60.0, one_way=False))
                 pair.later(1.0, lambda: self._order_failover(peer, forced=True, lossy=True))
+            case "cut off but for the other":
+                now = pair.loop.now
+                for there in (*CHECKPOINTS, PRIMARY):
+                    self._schedule(self._cut(machine.name, there, now, now + 400.0, one_way=False))
+                left = max(machine.policy.claim_stale, machine.policy.checkpoints_stale)
+                late = left - dice.uniform(-2, machine.pbx.stop_takes + 20.0)
+                pair.later(late, lambda: self._order(machine, Verb.SWITCHOVER))
             case "switchover, late":
                 left = pace.serving_ends(machine.journal.state, machine.policy) - machine.now().boot
                 pair.later(left - dice.uniform(0, 8), lambda: self._order(machine, Verb.SWITCHOVER))
@@ -366,6 +393,38 @@ class Weather:
                 pair.later(70.0, lambda: setattr(machine.copies, "broken", False))
             case "pbx":
                 pair.later(soon, machine.pbx.die)
+            case "cannot stop":
+                machine.pbx.cannot_stop = True
+                pair.later(120.0, lambda: setattr(machine.pbx, "cannot_stop", False))
+            case "stopped for long":
+                self._stop_by_hand(machine)
+                pair.later(self.policy.patience + 100.0, lambda: self._start_by_hand(machine))
+            case "seen again late":
+                # The check points lose it until just after the other's announcement, the claim's server for longer.
+                seen = (
+                    pair.loop.now
+                    + self.policy.patience
+                    - self.policy.announce
+                    + dice.uniform(0, 60)
+                )
+                for there in CHECKPOINTS:
+                    self._schedule(
+                        self._cut(there, machine.name, pair.loop.now + 1.0, seen, one_way=True)
+                    )
+            case "blind":
+                # It cannot ask, is not seen, and keeps serving; the other announces, and dies.
+                machine.policy = replace(machine.policy, isolation=Isolation.KEEP)
+                self.keeps = True
+                machine.kill_agent()
+                machine.begin(booted=False)
+                ends = pair.loop.now + 2 * self.policy.patience + 3 * self.policy.interval
+                for there in CHECKPOINTS:
+                    self._schedule(
+                        self._cut(machine.name, there, pair.loop.now + 1.0, ends, one_way=False)
+                    )
+                dies = self.policy.patience - self.policy.announce + self.policy.interval + 5.0
+                pair.later(dies, peer.power_off)
+                pair.later(ends - pair.loop.now, peer.power_on)
 
     # A person
 
@@ -405,7 +464,7 @@ class Weather:
         stopped = machine.pbx.is_ in (Pbx.STOPPED, Pbx.DEAD)
         if stopped and machine.agent is not None and not machine.is_frozen:
             # Until the agent looks at its PBX, and has stopped it.
-            self._excuse(self.policy.restart_grace + self.policy.stop_within + 40.0)
+            self._excuse(2 * self.policy.restart_grace + self.policy.stop_within + 40.0)
             machine.pbx.become(Pbx.ANSWERING)
 
     def _stop_by_hand(self, machine: Machine) -> None:
@@ -422,6 +481,8 @@ class Weather:
             policy = self.policy
             stale = max(policy.claim_stale, policy.checkpoints_stale, policy.first_proof)
             self._excuse(policy.announce + 2 * policy.stop_within + stale + policy.interval + 30.0)
+            pair = self.pair
+            pair.later(policy.announce, lambda: self._excuse_who_cannot_read(120))
         machine.journal.place(Verb.FAILOVER, accept_two_active=forced, accept_loss=lossy)
         machine.wake_soon()
 
@@ -431,6 +492,16 @@ class Weather:
         if pair.claim is not None and not set(pair.serving) - {machine.name}:
             epoch = max(each.journal.state.epoch for each in pair.machines.values()) + 1
             pair.claim = records.declare(pair.claim, machine.name, epoch=epoch, digest="d")
+
+    def _excuse_who_cannot_read(self, times: int) -> None:
+        """After --accept-two-active the other node serves for as long as it cannot learn of it, and is seen up."""
+        pair, policy = self.pair, self.policy
+        for machine in pair.machines.values():
+            reached = PRIMARY not in pair.dead and pair.network.reaches(machine.name, PRIMARY)
+            if machine.pbx.serves and not self._is_holder(machine) and not reached:
+                self._excuse(policy.claim_stale + policy.stop_within + policy.claim_reading)
+        if times:
+            pair.later(10.0, lambda: self._excuse_who_cannot_read(times - 1))
 
     def _excuse(self, seconds: float) -> None:
         """PROTOCOL.md names an exception; it has a bound."""
@@ -546,9 +617,8 @@ class Weather:
         pair, telling = self.pair, self.telling
         telling.fired = pair.fired
         telling.takeovers = pair.takeovers
-        keeps = any(each.policy.isolation is Isolation.KEEP for each in pair.machines.values())
         for begins, ends in pair.overlaps:
-            if not keeps and ends > begins and ends > self.excused_until:
+            if not self.keeps and ends > begins and ends > self.excused_until:
                 telling.broken.append(f"two active from {clock(begins)} to {clock(ends)}")
         phases = {each.journal.state.phase for each in pair.machines.values()}
         if len(pair.serving) != 1 and Phase.HALTED not in phases:
@@ -582,9 +652,22 @@ _MOVE = ("agent", "agent, now", "power", "isolated", "name server", "failover", 
 WORST: dict[Phase, tuple[tuple[str, ...], float]] = {
     Phase.SUSPECTING: (("failover", "set-active", "agent", "stray", "the other's power"), 0.15),
     Phase.TAKING_OVER: (_MOVE, 0.3),
-    Phase.ACTIVE: (("forced failover, no way to fence", "agent and pbx", "agent"), 0.08),
-    Phase.DOUBTED: (("switchover, late", "agent and pbx", "the other's power"), 0.15),
-    Phase.HANDING_OVER: ((*_MOVE, "agent, now", "failover", "failover"), 0.6),
+    Phase.ACTIVE: (
+        (
+            "forced failover, no way to fence",
+            "agent and pbx",
+            "agent",
+            "stopped for long",
+            "seen again late",
+            "blind",
+        ),
+        0.15,
+    ),
+    Phase.DOUBTED: (
+        ("switchover, late", "switchover, late", "agent and pbx", "the other's power"),
+        0.3,
+    ),
+    Phase.HANDING_OVER: ((*_MOVE, "agent, now", "failover", "failover", "cannot stop"), 0.6),
     Phase.STEPPING_DOWN: ((*_MOVE, "agent, now"), 0.3),
     Phase.SILENT: (("stray", "set-active", "agent"), 0.05),
     Phase.STANDBY: (("stray", "agent", "set-active"), 0.03),

@@ -60,6 +60,10 @@ class Network:
             return False
         return self.loss == 0.0 or any(self.dice.random() >= self.loss for _ in range(tries))
 
+    def reaches(self, here: str, there: str) -> bool:
+        """Is there a way at all, both ways?"""
+        return (here, there) not in self.cut and (there, here) not in self.cut and self.loss == 0.0
+
     def carries_there(self, here: str, there: str) -> bool:
         return (here, there) not in self.cut
 
@@ -145,6 +149,8 @@ class FakePbx:
         self.machine.pair.check()
 
     async def look(self) -> Pbx:
+        if self.is_shut_off and self.is_ is Pbx.ANSWERING:
+            return Pbx.DEAF
         return self.is_
 
 
@@ -225,6 +231,7 @@ class FakeStore:
         if pair.claim != old:
             return False
         pair.claim = new
+        pair.on_write(self.machine, new)
         pair.tell(self.machine.name, f"writes the claim: {in_words(old, new)}")
         return True
 
@@ -280,6 +287,8 @@ class FakePeer:
         refusal = fence_refusal(agent.state, agent.policy, node, epoch)
         if refusal:
             raise Denied(refusal)
+        await Sleep(self.machine.pair.ssh_takes())
+        agent = self._reach()
         if not is_stopped(agent.state):
             self.other.journal.place(Verb.FENCE, epoch=epoch)
             self.other.wake_soon()
@@ -550,6 +559,8 @@ class Pair:
         self.takeovers = 0
         self._overlap_since: float | None = None
         self._told = told
+        self.ssh_takes: Callable[[], float] = lambda: 0.0  # Seconds until the other node hears.
+        self.on_write: Callable[[Machine, Claim], None] = lambda _machine, _claim: None
         self.on_phase: Callable[[Machine, Phase], None] = lambda _machine, _phase: None
         policies = (
             replace(policy, me="pbx01", peer="pbx02"),
