@@ -1,7 +1,7 @@
 """The servers around a pair: three NRPE daemons, BIND with its secondary, Kamailio on each node."""
 
 import asyncio
-import shutil
+import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -12,7 +12,6 @@ from adapters import bind, nrpe_daemon
 from end_to_end.network import Network, network
 from end_to_end.outside import Watch, leads_to, until, watch
 from end_to_end.pair import NODES, ZONE, Pair, name_section, python
-from understudy.adapters.claims.record import to_text
 from understudy.core.claim import Claim
 from understudy.plugins import check_sip
 
@@ -41,7 +40,7 @@ _CHECK = """\
 test -e {folder}/$2.lies && echo "SIP OK - a lie" && exit 0
 test -e {folder}/$1.unseen && echo "SIP CRITICAL - no answer" && exit 2
 case $1 in {cases} esac
-exec {python} -I -S {folder}/check_sip.py -H $address -p {port} -t 1
+exec {python} -I -S {folder}/check_sip.pyc -H $address -p {port} -t 1
 """
 
 
@@ -116,25 +115,29 @@ class Site:
     def claim(self) -> Claim:
         return asyncio.run(self.pair.store().read())
 
-    def names(self) -> tuple[str, str]:
+    def names(self) -> list[str]:
         """Where primary and secondary send callers."""
-        return tuple(
-            leads_to(each.port, self.pair.service) for each in (self.dns.primary, self.dns.secondary)
-        )  # type: ignore[return-value]
+        servers = (self.dns.primary, self.dns.secondary)
+        return [leads_to(each.port, self.pair.service) for each in servers]
 
     def start_both(self) -> None:
-        """Both agents; returns when pbx01 serves, proved by check points and claim, and pbx02 is ready."""
+        """Both agents; returns when pbx01 serves and pbx02 is standby."""
         for node in NODES:
             self.pair.start(node)
         self.wait_for("pbx01", "active", within=12)
         self.wait_for("pbx02", "standby", within=12)
+
+    def wait_for_proof(self) -> None:
+        """The check points have proved pbx01 up: it has both its proofs now (S1)."""
         until(self._is_proved, within=12, what="the check points have proved pbx01 up")
 
     def wait_for(self, node: str, phase: str, *, within: float) -> float:
         return until(
             lambda: self.pair.phase(node) == phase,
             within=within,
-            what=lambda: f"{node} is {phase}: it is {self.pair.phase(node)}\n{self.pair.said(node)}",
+            what=lambda: (
+                f"{node} is {phase}: it is {self.pair.phase(node)}\n{self.pair.said(node)}"
+            ),
         )
 
     def _is_proved(self) -> bool:
@@ -173,7 +176,10 @@ def site(folder: Path, mode: str = "anonymous", *, key: str = "strong") -> Itera
 
 def _write_check(folder: Path, addresses: Mapping[str, str], port: int) -> None:
     """Readable for the daemons' user: they run the shipped plugin."""
-    shutil.copyfile(check_sip.__file__, folder / "check_sip.py")
+    plugin = folder / "check_sip.pyc"  # Compiled: it runs some hundred times.
+    compiling = "import py_compile, sys; py_compile.compile(*sys.argv[1:], doraise=True)"
+    subprocess.run([python(), "-c", compiling, check_sip.__file__, str(plugin)], check=True)
+    plugin.chmod(0o644)
     cases = " ".join(f"{node}) address={address} ;;" for node, address in addresses.items())
     check = folder / "check"
     check.write_text(_CHECK.format(folder=folder, cases=cases, python=python(), port=port))
@@ -187,6 +193,3 @@ def _fill_zone(dns: bind.Pair, pair: Pair) -> None:
         for line in (f"update delete {node}.{ZONE} A", f"update add {node}.{ZONE} 60 A {address}")
     ]
     dns.nsupdate(*hosts, f"update add {pair.service} 1 CNAME pbx01.{ZONE}")
-
-
-__all__ = ["ANNOUNCE", "CHECKS", "INTERVAL", "PATIENCE", "Site", "site", "to_text"]

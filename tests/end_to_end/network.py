@@ -58,13 +58,12 @@ class Network:
         await asyncio.gather(_pipe(reader, to_there), _pipe(there, writer))
 
     async def _close(self) -> None:
-        for each in self._servers:
-            each.close()
-        ours = asyncio.current_task()
-        others = [each for each in asyncio.all_tasks() if each is not ours]
-        for each in others:
-            each.cancel()
-        await asyncio.gather(*others, return_exceptions=True)
+        for server in self._servers:
+            server.close()
+        calls = asyncio.all_tasks() - {asyncio.current_task()}
+        for call in calls:
+            call.cancel()
+        await asyncio.gather(*calls, return_exceptions=True)
 
     def _is_cut(self, caller: tuple[str, int]) -> bool:
         if not self.cut:

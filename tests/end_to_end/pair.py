@@ -145,7 +145,9 @@ class Pair:
         where = ["--config", str(self.config(node)), "--node", node]
         return [sys.executable, "-m", "understudy", *where, *words]
 
-    def start(self, node: str, *words: str, argv: list[str] | None = None) -> "subprocess.Popen[str]":
+    def start(
+        self, node: str, *words: str, argv: list[str] | None = None
+    ) -> "subprocess.Popen[str]":
         """In the background; what it says goes to NODE/said."""
         with (self.home(node) / "said").open("a") as said:
             process = subprocess.Popen(
@@ -158,9 +160,7 @@ class Pair:
         self.running[node].append(process)
         return process
 
-    def run(
-        self, node: str, *words: str, within: float = 40
-    ) -> "subprocess.CompletedProcess[str]":
+    def run(self, node: str, *words: str, within: float = 40) -> "subprocess.CompletedProcess[str]":
         """`understudy WORDS` there."""
         process = subprocess.Popen(
             self.argv(node, *words),

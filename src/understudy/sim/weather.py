@@ -281,6 +281,9 @@ class Weather:
         )
 
     def _reconfigure(self, machine: Machine, digest: str) -> None:
+        if machine.is_frozen:  # Nobody edits anything there; the file is put right later.
+            self.pair.later(60.0, lambda: self._reconfigure(machine, digest))
+            return
         machine.policy = replace(machine.policy, digest=digest)
         if machine.agent is not None:
             machine.kill_agent()
@@ -320,7 +323,7 @@ class Weather:
         pair, dice = self.pair, self.dice
         if pair.loop.now > 5800:
             return
-        if dice.random() < 0.04:
+        if dice.random() < 0.06:
             pair.later(0.01, machine.kill_agent)
             pair.later(1.0, lambda: machine.begin(booted=False))
         elif (
@@ -476,15 +479,15 @@ class Weather:
         machine.wake_soon()
 
     def _order_failover(self, machine: Machine, *, forced: bool, lossy: bool) -> None:
-        if forced:
-            # Until the other node has read the claim, or its proofs are too old, and its PBX is stopped.
-            policy = self.policy
-            stale = max(policy.claim_stale, policy.checkpoints_stale, policy.first_proof)
-            self._excuse(policy.announce + 2 * policy.stop_within + stale + policy.interval + 30.0)
-            pair = self.pair
-            pair.later(policy.announce, lambda: self._excuse_who_cannot_read(120))
         machine.journal.place(Verb.FAILOVER, accept_two_active=forced, accept_loss=lossy)
         machine.wake_soon()
+
+    def _excuse_two_active(self) -> None:
+        """Until the other node has read the claim, or its proofs are too old, and its PBX is stopped."""
+        policy = self.policy
+        stale = max(policy.claim_stale, policy.checkpoints_stale, policy.first_proof)
+        self._excuse(policy.announce + 2 * policy.stop_within + stale + policy.interval + 30.0)
+        self.pair.later(policy.announce, lambda: self._excuse_who_cannot_read(120))
 
     def _declare(self, machine: Machine) -> None:
         """set-active, as the verb allows it: nobody serves, or this node does."""
@@ -529,6 +532,8 @@ class Weather:
         """No failover while a check point majority says up."""
         state = machine.journal.state
         evidence = state.evidence
+        if state.runbook is Runbook.FORCED:
+            self._excuse_two_active()
         if phase is Phase.TAKING_OVER and state.runbook is Runbook.TAKE:
             now, policy = machine.now().boot, machine.policy
             patient = evidence.round_at - evidence.down_since >= policy.patience
@@ -569,7 +574,7 @@ class Weather:
             and pair.late_writes == 0.0
             and other.journal.state.phase is Phase.STANDBY
             and claim is not None
-            and claim.digest == other.policy.digest
+            and claim.digest == other.agent.configured.digest
             and not claim.is_announced
             and max(claim.pause, claim.settle) < WALL_AT_START + pair.loop.now
             and pair.loop.now - other.journal.state.evidence.start_failed_at > 600.0
@@ -650,7 +655,10 @@ LASTING = (
 # What may go wrong when a node enters a phase, and how often something does.
 _MOVE = ("agent", "agent, now", "power", "isolated", "name server", "failover", "set-active", "pbx")
 WORST: dict[Phase, tuple[tuple[str, ...], float]] = {
-    Phase.SUSPECTING: (("failover", "set-active", "agent", "stray", "the other's power"), 0.15),
+    Phase.SUSPECTING: (
+        ("failover", "failover", "set-active", "agent", "stray", "the other's power"),
+        0.2,
+    ),
     Phase.TAKING_OVER: (_MOVE, 0.3),
     Phase.ACTIVE: (
         (
@@ -660,8 +668,10 @@ WORST: dict[Phase, tuple[tuple[str, ...], float]] = {
             "stopped for long",
             "seen again late",
             "blind",
+            "cut off but for the other",
+            "cut off but for the other",
         ),
-        0.15,
+        0.2,
     ),
     Phase.DOUBTED: (
         ("switchover, late", "switchover, late", "agent and pbx", "the other's power"),
@@ -671,7 +681,7 @@ WORST: dict[Phase, tuple[tuple[str, ...], float]] = {
     Phase.STEPPING_DOWN: ((*_MOVE, "agent, now"), 0.3),
     Phase.SILENT: (("stray", "set-active", "agent"), 0.05),
     Phase.STANDBY: (("stray", "agent", "set-active"), 0.03),
-    Phase.OUTDATED: (("stray", "set-active, the other dead"), 0.05),
+    Phase.OUTDATED: (("stray", "set-active, the other dead", "failover"), 0.08),
     Phase.REJOINING: (("stray", "disk full", "set-active, the other dead", "agent"), 0.7),
     Phase.HALTED: (("agent", "set-active", "set-active, the other dead", "stray"), 0.5),
 }
