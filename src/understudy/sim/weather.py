@@ -102,7 +102,7 @@ class Weather:
             pair.late_writes = 0.03
         pair.on_phase = self._at_the_worst_moment
         pair.on_write = self._after_a_write
-        pair.ssh_takes = lambda: dice.choice([0.0, 0.3, 3.0])
+        pair.ssh_takes = lambda: dice.choice([0.0, 0.3, 3.0, 20.0])
         pair.boot()
         for fault in self._faults():
             self._schedule(fault)
@@ -369,6 +369,8 @@ class Weather:
             case "failover":
                 lossy, forced = dice.random() < 0.7, dice.random() < 0.5
                 pair.later(soon, lambda: self._order_failover(peer, forced=forced, lossy=lossy))
+            case "ordered failover":
+                pair.later(soon, lambda: self._order_failover(peer, forced=False, lossy=True))
             case "forced failover, no way to fence":
                 now = pair.loop.now
                 self._schedule(self._cut(machine.name, peer.name, now, now + 60.0, one_way=False))
@@ -670,6 +672,10 @@ WORST: dict[Phase, tuple[tuple[str, ...], float]] = {
             "blind",
             "cut off but for the other",
             "cut off but for the other",
+            "cut off but for the other",
+            "cut off but for the other",
+            "ordered failover",
+            "ordered failover",
         ),
         0.2,
     ),
@@ -677,7 +683,16 @@ WORST: dict[Phase, tuple[tuple[str, ...], float]] = {
         ("switchover, late", "switchover, late", "agent and pbx", "the other's power"),
         0.3,
     ),
-    Phase.HANDING_OVER: ((*_MOVE, "agent, now", "failover", "failover", "cannot stop"), 0.6),
+    Phase.HANDING_OVER: (
+        (
+            *_MOVE,
+            "agent, now",
+            "failover",
+            "cannot stop",
+            *["forced failover, no way to fence"] * 4,
+        ),
+        0.7,
+    ),
     Phase.STEPPING_DOWN: ((*_MOVE, "agent, now"), 0.3),
     Phase.SILENT: (("stray", "set-active", "agent"), 0.05),
     Phase.STANDBY: (("stray", "agent", "set-active"), 0.03),
