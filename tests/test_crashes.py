@@ -1,7 +1,6 @@
 """An agent that dies at any step, before its record, its effect or its outcome, ends where one that lives ends.
 
-It is back after 5 seconds.  Not tested, because it ends wrongly: an agent that dies between `start` and the outcome of
-`prove` and stays away until the guard has stopped the PBX gives the claim back, as if the PBX could not be started.
+It is back after 5 seconds; and where a PBX is starting, also when the guard has stopped that PBX meanwhile.
 """
 
 from dataclasses import dataclass

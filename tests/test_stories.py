@@ -12,13 +12,6 @@ from understudy.sim.story import StoryError, tell
 
 STORIES = sorted((Path(__file__).parent / "stories").glob("*.txt"))
 
-# Left out, because they end wrongly; add them when they are mended:
-# - "isolate pbx01; set-active pbx02": the declared node waits for `announce` (45 s), but the isolated one serves on the
-#   check points' word for `checkpoints_stale` (90 s): two PBXs serve for half a minute.
-# - an ordered failover whose announcement is struck out before its (slow) fence is confirmed takes the claim all the
-#   same, and the fenced node may have started again by then: two PBXs serve for some seconds.
-# - "dialplan kills every pbx; wait 1h": the stage goes to and fro once in each `settle_down`, for ever.
-
 
 @pytest.mark.parametrize("path", STORIES, ids=lambda path: path.stem)
 def test_story(path: Path, request: pytest.FixtureRequest) -> None:
@@ -44,6 +37,12 @@ def test_a_story_is_told_the_same_way_twice() -> None:
 def test_what_was_told_is_no_part_of_the_story() -> None:
     told = tell("# Why.\npower off pbx01\nwait 6m\n\npower on pbx01\nwait 1m\nshow")
     assert tell(told) == told
+
+
+def test_what_happens_again_and_again_in_the_same_words_is_counted() -> None:
+    told = tell("repeat 9: pbx pbx02 is stopped by a person; wait 2m; pbx pbx02 goes deaf; wait 3m")
+    assert "    ... and 7 times more the same ..." in told.splitlines()
+    assert told.count("pbx02: the PBX is deaf") == 2  # The first one and the last one.
 
 
 @pytest.mark.parametrize(

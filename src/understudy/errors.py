@@ -25,6 +25,15 @@ class UnderstudyError(Exception):
         self.hint = hint
 
 
+def told(error: UnderstudyError) -> str:
+    """The sentence and what to do about it, where there is one place for both: the journal."""
+    message = str(error)
+    if not error.hint:
+        return message
+    stop = "" if message.endswith((".", "!", "?")) else "."
+    return f"{message}{stop}  {error.hint}"
+
+
 class ConfigError(UnderstudyError):
     """The configuration is wrong.  `findings` has one `file:line: what is wrong.  What is right.` each."""
 

@@ -22,6 +22,7 @@ from understudy.adapters.services import SERVICES
 from understudy.config import load, schema
 from understudy.config.schema import Config
 from understudy.config.values import is_ip
+from understudy.core.claim import Claim
 from understudy.core.observations import Order, PeerAnswer
 from understudy.core.policy import Policy
 from understudy.errors import ConfigError, Unreachable
@@ -45,7 +46,10 @@ CATALOGUES: load.Catalogues = {
 
 
 def load_config(path: Path, *, check_files: bool = True) -> Config:
-    """Raises ConfigError with all findings."""
+    """Raises ConfigError with all findings.
+
+    With `check_files` a program or file that it names and that is not on this machine is one.
+    """
     return load.load(path, CATALOGUES, check_files=check_files)
 
 
@@ -100,10 +104,11 @@ def policy_of(config: Config, node: str) -> Policy:
     )
 
 
-def build(config: Config, node: str) -> Node:
+def build(config: Config, node: str, *, lenient: bool = False) -> Node:
     """Everything that `node` needs to look at the world and to change it.  Raises ConfigError.
 
-    The probes keep sessions: keep them for the life of the process.
+    The probes keep sessions: keep them for the life of the process.  `lenient`: where a key file cannot be read, whoever
+    uses the claim or the name is told so, and the rest works: a PBX can be stopped without a key.
     """
     clock, reports = SystemClock(), Reports()
     policy = policy_of(config, node)
@@ -111,8 +116,8 @@ def build(config: Config, node: str) -> Node:
         policy=policy,
         clock=clock,
         boot_id=_first_word(Path("/proc/sys/kernel/random/boot_id")),
-        store=claim_store(config),
-        name=service_name(config),
+        store=_claim_store(config) if lenient else claim_store(config),
+        name=_service_name(config) if lenient else service_name(config),
         service=SERVICES[config.service.kind].build(config.service.settings, report=reports),
         peer=way_to(config, policy.peer, clock),
         copies=NoCopies(),
@@ -208,6 +213,54 @@ class NoPeer:
 
     async def status(self) -> dict[str, Any]:
         raise Unreachable(self._why)
+
+
+class NoKey:
+    """ports.ClaimStore and ports.ServiceName where a key file cannot be read."""
+
+    def __init__(self, why: str, where: str) -> None:
+        self._why, self.where = why, where
+
+    async def read(self) -> Claim:
+        raise Unreachable(self._why)
+
+    async def confirm(self, claim: Claim) -> bool:
+        raise Unreachable(self._why)
+
+    async def swap(self, old: Claim, new: Claim) -> bool:
+        raise Unreachable(self._why)
+
+    async def create(self, claim: Claim) -> bool:
+        raise Unreachable(self._why)
+
+    async def point(self, node: str, claim: Claim) -> None:
+        raise Unreachable(self._why)
+
+    async def verify(self, node: str) -> None:
+        raise Unreachable(self._why)
+
+    async def look(self) -> dict[str, str]:
+        return {self.where: f"? {self._why}"}
+
+
+def _claim_store(config: Config) -> ClaimStore:
+    try:
+        return claim_store(config)
+    except ConfigError as error:
+        return _without_key(error, "the claim")
+
+
+def _service_name(config: Config) -> ServiceName:
+    try:
+        return service_name(config)
+    except ConfigError as error:
+        return _without_key(error, config.pair.service)
+
+
+def _without_key(error: ConfigError, where: str) -> NoKey:
+    if not isinstance(error.__cause__, OSError):
+        raise error
+    return NoKey(str(error), where)
 
 
 def _probes(config: Config) -> list[Probe]:

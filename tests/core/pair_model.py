@@ -116,8 +116,11 @@ class Model:
                 yield f"{name}; {NODES[order[0]]} first", canonical(slot.end())
 
     def healed(self, world: World) -> World:
-        """The world a slot later, with everything whole."""
+        """The world a slot later, with everything whole and every agent alive."""
         whole = _whole(world)
+        for i, node in enumerate(whole.nodes):
+            if node.agent_down:
+                whole = _with(whole, i, _restarted(self, i, node))
         slot = Slot(self, whole, "")
         slot.play(0)
         slot.play(1)
@@ -131,16 +134,16 @@ class Model:
                 ("ask", world.ask),
                 ("start", world.can_start),
             ):
-                if kind in self.events:
+                if self._may(kind, i):
                     name = "can_start" if kind == "start" else kind
                     yield f"{kind} {node}", world._replace(**{name: _flip(bits, i)}), ""
-            if "view" in self.events and world.view_age[i] >= self.view_lasts:
+            if self._may("view", i) and world.view_age[i] >= self.view_lasts:
                 flipped = world._replace(
                     view=_flip(world.view, i), view_age=_put(world.view_age, i, 0)
                 )
                 yield f"view {node}", flipped, ""
             machine = world.nodes[i]
-            if "crash" in self.events:
+            if self._may("crash", i):
                 if machine.agent_down == 0:
                     crashed = machine._replace(agent_down=1, busy="")
                     yield f"agent {node} dies", _with(world, i, crashed), ""
@@ -151,15 +154,15 @@ class Model:
                     )
                 else:
                     yield f"agent {node} starts", _with(world, i, _restarted(self, i, machine)), ""
-            if "boot" in self.events and not machine.rebooted:
+            if self._may("boot", i) and not machine.rebooted:
                 off = machine._replace(
                     serves=False, stopping=False, agent_down=1, busy="", rebooted=True
                 )
                 yield f"{node} reboots", _with(world, i, off), ""
                 yield f"{node} boots at once", _with(world, i, _restarted(self, i, off)), ""
-            if "switchover" in self.events and machine.agent_down == 0:
+            if self._may("switchover", i) and machine.agent_down == 0:
                 yield f"switchover {node}", world, f"switchover {i}"
-            if "failover" in self.events and machine.agent_down == 0:
+            if self._may("failover", i) and machine.agent_down == 0:
                 yield f"failover {node}", world, f"failover {i}"
         if "link" in self.events:
             yield "link", world._replace(link=not world.link), ""
@@ -169,6 +172,10 @@ class Model:
                 yield "a write is late", world, "late"
             elif world.late[0] == world.claim:
                 yield "the late write lands", world._replace(claim=world.late[1], late=None), ""
+
+    def _may(self, kind: str, index: int) -> bool:
+        """Of an event that has a node: `view` for both, `view1` for the first alone."""
+        return kind in self.events or f"{kind}{index + 1}" in self.events
 
 
 class Slot:
@@ -576,7 +583,6 @@ def _restarted(model: Model, index: int, node: Node) -> Node:
     for _ in range(10):
         decision = _decided(policy, state, seen)
         state = decision.state
-        assert decision.action is None or state.runbook is not None
         if decision.action is not None or decision.rule is None:
             break
         seen = Seen()

@@ -14,6 +14,7 @@ def run(session: Session) -> int:
     """
     from understudy.runtime import daemon
 
+    session.insist_on_files()
     for note in session.config.notes:
         click.echo(note, err=True)
     return daemon.run_daemon(session.node)
@@ -29,4 +30,5 @@ def tick(session: Session) -> int:
     """
     from understudy.runtime import daemon
 
+    session.insist_on_files()
     return daemon.run_tick(session.node)

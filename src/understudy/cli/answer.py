@@ -5,7 +5,7 @@ Over SSH it is the forced command of a user of its own: the request is in SSH_OR
 
 import asyncio
 import os
-from contextlib import closing
+from contextlib import closing, suppress
 from typing import Any
 
 import click
@@ -21,12 +21,14 @@ from understudy.adapters.peers.door import (
     render_answer,
 )
 from understudy.core.observations import Order, Pbx, PeerAnswer, Verb
-from understudy.errors import JournalError, NotStopped, Refused, UnderstudyError
+from understudy.errors import JournalError, NotStopped, Refused, UnderstudyError, told
 from understudy.runtime.daemon import Node
 from understudy.runtime.door import fence_refusal, is_stopped, readiness
+from understudy.runtime.journal_lock import agent_lock
 from understudy.runtime.journal_rows import OrderState
 
 from .facts import gather, to_json
+from .notes import note
 from .session import Session, pass_session
 
 MARGIN = 10.0  # Seconds that a fence may take beyond stop_within; the asker's deadline is above it.
@@ -39,12 +41,11 @@ def answer(session: Session, words: tuple[str, ...]) -> int:
     """Answer the other node: for its SSH key's forced command, not for people."""
     line = os.environ.get("SSH_ORIGINAL_COMMAND") or " ".join(words)
     try:
-        told: dict[str, Any] | PeerAnswer = asyncio.run(_answer(session.node, parse_request(line)))
+        said: dict[str, Any] | PeerAnswer = asyncio.run(_answer(session.node, parse_request(line)))
     except UnderstudyError as error:
-        refusal = error if isinstance(error, Refused) else Refused(str(error))
-        click.echo(render_answer(refusal))
+        click.echo(render_answer(Refused(told(error))))
         return 1
-    click.echo(render_answer(told))
+    click.echo(render_answer(said))
     return 0
 
 
@@ -80,27 +81,31 @@ async def _fence(node: Node, name: str, epoch: int) -> None:
     if node.agent_pid is None:
         await _stop_without_agent(node, name, epoch)
         return
-    refusal = fence_refusal((await gather(node, events=0)).state, node.policy, name, epoch)
+    facts = await gather(node, events=0)
+    refusal = fence_refusal(facts.state, node.policy, name, epoch)
     if refusal:
         raise Refused(refusal)
+    # An order to stop would only be refused there.  A journal that is not written any more says nothing.
+    known = is_stopped(facts.state) and not facts.view.agent.is_mute
+    if known and await _pbx_is_stopped(node):
+        return
     await _stop_by_agent(node, epoch)
 
 
 async def _stop_without_agent(node: Node, name: str, epoch: int) -> None:
     """Nobody here would obey an order: stop the PBX ourselves, and keep an agent from starting meanwhile."""
-    with node.as_agent() as journal:
-        reading = await node.keeper(journal).read(journal.state.evidence.claim)
-        claim = reading.claim
-        if claim is not None and claim.node == node.policy.me and claim.epoch >= epoch:
-            raise Refused(
-                f"{name} holds the claim in epoch {claim.epoch}; the fence is for {epoch}"
-            )
-        journal.note(
-            "fence",
-            f"{node.policy.peer} asked for a stop (epoch {epoch}); no agent runs: stopping the PBX",
-        )
+    with suppress(OSError):
+        node.journal_path.parent.mkdir(parents=True, exist_ok=True)
+    # Not as the agent: this must not pass for a sign of its life.
+    with agent_lock(node.journal_path.with_suffix(".lock")):
+        state = (await gather(node, events=0)).state
+        refusal = fence_refusal(state, node.policy, name, epoch)
+        if refusal:
+            raise Refused(refusal)
+        asked = f"{node.policy.peer} asked for a stop (epoch {epoch})"
+        note(node, "fence", f"{asked}; no agent runs: stopping the PBX")
         await node.service.stop()
-        journal.note("fence", "the PBX is stopped")
+        note(node, "fence", "the PBX is stopped")
 
 
 async def _stop_by_agent(node: Node, epoch: int) -> None:

@@ -14,7 +14,7 @@ from understudy.errors import AdapterError, JournalError
 from understudy.ports import Moment
 from understudy.runtime import readings
 from understudy.runtime.daemon import Node
-from understudy.runtime.journal_rows import Event, RoundRow
+from understudy.runtime.journal_rows import Event, Failing, RoundRow
 from understudy.runtime.status import Status
 
 PEER_WITHIN = 4.0  # Seconds that `status` waits for the other node.
@@ -32,6 +32,7 @@ class Journalled:
     events: tuple[Event, ...] = ()
     heartbeat: float | None = None  # Wall clock.
     trouble: str = ""
+    failing: tuple[Failing, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,6 +91,7 @@ class Facts:
             heartbeat=self.journal.heartbeat,
             agent_pid=self.agent_pid,
             journal_trouble=self.journal.trouble,
+            failing=self.journal.failing,
         )
 
 
@@ -173,7 +175,8 @@ def _journalled(node: Node, events: int) -> Journalled:
                 round=rounds[-1] if rounds else None,
                 events=tuple(journal.events(limit=events)) if events else (),
                 heartbeat=journal.heartbeat,
-                trouble=journal.trouble,
+                trouble=journal.trouble or node.noted_trouble(),
+                failing=tuple(journal.failing()),
             )
         finally:
             journal.close()

@@ -11,6 +11,7 @@ from understudy.config import durations
 from understudy.core.model import NEVER
 from understudy.errors import Refused
 from understudy.runtime import readings, statecodec
+from understudy.runtime.waiting import in_short
 
 from .session import Session, about, as_json, clock, duration, pass_session, print_json
 from .status import event_line
@@ -84,6 +85,8 @@ def _lines(found: readings.Why) -> Iterator[str]:
         yield f"  again        {found.times} times"
     if found.kept:
         yield f"  waits for    {found.kept}"
+    for each in found.failing:
+        yield f"  in vain      {in_short(each)}"
     if claim is not None:
         announced = f", {claim.announced} announced" if claim.announced else ""
         yield f"  claim        {claim.node}, epoch {claim.epoch}, {claim.how}{announced}"

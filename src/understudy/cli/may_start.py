@@ -64,14 +64,14 @@ async def _judge(node: Node) -> str:
         )
     if _peer_is_known_stopped(facts, claim):
         return f"the claim is ours, epoch {claim.epoch}"
-    heard = replace(facts, reports=await ask_all(node)).heard(peer)
     left = _until_declared_long_enough(facts, claim)
-    if left > 0 and heard is not Verdict.DOWN:
+    if left > 0:
         raise _no(
             f"a person has just declared {me} active, and {peer} may not have stopped yet",
-            f"The agent starts the PBX in {about(left)}.",
+            f"The agent starts the PBX in {about(left)}.  At once: understudy set-active {me}"
+            " --accept-two-active",
         )
-    if heard is Verdict.UP:
+    if replace(facts, reports=await ask_all(node)).heard(peer) is Verdict.UP:
         raise _no(
             f"the claim is ours, but the check points say that {peer} is up",
             f"Stop the PBX on {peer} first, or see understudy status there.",
@@ -105,7 +105,7 @@ def _until_declared_long_enough(facts: Facts, claim: Claim) -> float:
     known = facts.journal.state.evidence
     seen = known.claim is not None and known.claim.epoch == claim.epoch
     age = facts.age(known.epoch_at) if seen else None
-    return facts.policy.announce - (age or 0.0)
+    return facts.policy.outlives - (age or 0.0)
 
 
 def _without_claim(facts: Facts, glass: Path) -> str:

@@ -9,6 +9,7 @@ import click
 from understudy.core.claim import Claim
 from understudy.core.model import Phase
 from understudy.core.observations import Ready, Verb
+from understudy.core.policy import Policy
 from understudy.core.votes import Verdict
 from understudy.errors import Refused, Unreachable
 from understudy.runtime.door import readiness
@@ -72,11 +73,13 @@ def declaration(node: str, facts: Facts, service: str, accepted: Accepted) -> Pl
     """set-active: a person says who is active."""
     policy, claim = facts.policy, facts.reading.claim
     other = policy.peer if node == policy.me else policy.me
+    waits = claim is not None and claim.node != node and not accepted.two_active
+    starts_in = waits_after_declaration(policy) if waits else "as soon as its agent reads the claim"
     plan = Plan(
         order=f"set-active {node}",
         node=policy.me,
         starts=(
-            f"the PBX on {node}, as soon as its agent reads the claim",
+            f"the PBX on {node}, {starts_in}",
             f"{service} leads to {node}",
         ),
         stops=(f"the PBX on {other}, as soon as its agent reads the claim",),
@@ -99,6 +102,14 @@ def declaration(node: str, facts: Facts, service: str, accepted: Accepted) -> Pl
             "To insist: --accept-two-active.",
         )
     return plan
+
+
+def waits_after_declaration(policy: Policy) -> str:
+    """T7: when a node starts its PBX that a person has declared in the other one's place."""
+    return (
+        f"{policy.outlives:.0f} s after its agent has read the claim (by then the other node has"
+        " surely stopped)"
+    )
 
 
 def show(plan: Plan) -> None:
@@ -216,7 +227,7 @@ def _risks_of_declaring(
         risks.append(f"the check points say that {other} is up")
     elif heard is Verdict.UNCLEAR:
         risks.append(f"the check points do not agree whether {other} is up")
-    if accepted.two_active or heard is not Verdict.DOWN:
+    if accepted.two_active or (claim is None and heard is not Verdict.DOWN):
         risks.append(f"two PBXs may be active until {other} has read the claim")
     return tuple(risks)
 

@@ -7,11 +7,12 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import click
 
 from understudy.core import claim as records
-from understudy.core.claim import Claim
+from understudy.core.claim import Claim, How
 from understudy.core.observations import Result
 from understudy.errors import (
     AdapterError,
@@ -24,7 +25,7 @@ from understudy.runtime.daemon import Node
 from .facts import Facts, gather
 from .notes import note
 from .orders import order_options
-from .plan import Accepted, agree, declaration, show
+from .plan import Accepted, agree, declaration, show, waits_after_declaration
 from .session import Session, about, as_json, clock, duration, pass_session, print_json
 
 TRIES = 5  # Against nodes that write at the same moment.
@@ -35,7 +36,7 @@ TRIES = 5  # Against nodes that write at the same moment.
 @click.option(
     "--accept-two-active",
     is_flag=True,
-    help="Even if the check points say that the other node is up.",
+    help="Even if the check points say that the other node is up, and without waiting for its stop.",
 )
 @order_options
 @pass_session
@@ -57,10 +58,14 @@ def set_active(
     if not as_json:
         show(plan)
     agree(plan, yes=yes)
-    claim = asyncio.run(_declare(here, node, facts))
+    claim = asyncio.run(_declare(here, node, facts, forced=accept_two_active))
     said = f"the claim says {node}, epoch {claim.epoch}"
     note(here, "set-active", f"a person: {said}")
-    return _said(f"{said}: {here.store.where}", claim, as_json=as_json)
+    text = f"{said}: {here.store.where}"
+    if claim.how is How.MOVED:
+        waits = waits_after_declaration(here.policy)
+        text += f".  {node} starts its PBX {waits}.  At once: --accept-two-active"
+    return _said(text, claim, as_json=as_json)
 
 
 @click.command()
@@ -100,6 +105,7 @@ def _said(text: str, claim: Claim, *, as_json: bool) -> int:
                 "said": text,
                 "node": claim.node,
                 "epoch": claim.epoch,
+                "how": claim.how,
                 "pause": claim.pause,
             }
         )
@@ -128,7 +134,7 @@ async def _change(node: Node, change: Callable[[Claim], Claim]) -> Claim:
     raise Unanswered(f"the claim could not be written: {why}")
 
 
-async def _declare(node: Node, active: str, facts: Facts) -> Claim:
+async def _declare(node: Node, active: str, facts: Facts, *, forced: bool) -> Claim:
     """Raises Refused when the claim is not any longer what the plan was made from."""
     epoch = await _epoch_above(node, facts)
     digest = node.policy.digest
@@ -149,7 +155,11 @@ async def _declare(node: Node, active: str, facts: Facts) -> Claim:
             raise Refused(
                 f"the claim has changed meanwhile: it names {claim.node}, epoch {claim.epoch}"
             )
-        return records.declare(claim, active, epoch=max(epoch, claim.epoch + 1), digest=digest)
+        above = max(epoch, claim.epoch + 1)
+        new = records.declare(claim, active, epoch=above, digest=digest, forced=forced)
+        # Said twice is not waited for less: the node before may still serve.
+        waits = claim.how is How.MOVED and not claim.served and not forced
+        return replace(new, how=How.MOVED) if waits else new
 
     return await _change(node, change)
 

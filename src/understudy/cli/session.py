@@ -18,10 +18,19 @@ as_json = click.option("--json", "as_json", is_flag=True, help="One JSON object,
 
 
 class Session:
-    """Made from the global options.  All members raise ConfigError."""
+    """Made from the global options.  All members raise ConfigError.
+
+    A program or a file that has gone must not silence those who could say so, or keep a fence from being obeyed: only
+    verbs that call `insist_on_files` refuse to work then.
+    """
 
     def __init__(self, config: Path | None, node: str) -> None:
         self._config, self._node = config, node
+        self._insists = False
+
+    def insist_on_files(self) -> None:
+        """To be called before the configuration is used: what it names must be on this machine."""
+        self._insists = True
 
     @property
     def path(self) -> Path:
@@ -33,7 +42,7 @@ class Session:
     def config(self) -> "Config":
         from understudy import wiring
 
-        return wiring.load_config(self.path)
+        return wiring.load_config(self.path, check_files=self._insists)
 
     @cached_property
     def node(self) -> "Node":
@@ -43,7 +52,8 @@ class Session:
         """A node of its own: probes belong to the event loop that they first asked in."""
         from understudy import wiring
 
-        return wiring.build(self.config, wiring.node_name(self.config, self._node))
+        name = wiring.node_name(self.config, self._node)
+        return wiring.build(self.config, name, lenient=not self._insists)
 
 
 pass_session = click.make_pass_decorator(Session)

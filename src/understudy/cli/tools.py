@@ -51,6 +51,7 @@ def config() -> None:
 @pass_session
 def config_check(session: Session, as_json: bool) -> int:
     """Is the configuration right?  Exit code 2 and all findings at once if it is not."""
+    session.insist_on_files()
     found = session.config
     node = session.node.policy.me
     if as_json:

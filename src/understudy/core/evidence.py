@@ -209,7 +209,10 @@ def _looked(old: Evidence, pbx: Pbx, now: float, policy: Policy) -> Evidence:
             good = NEVER
         case Pbx.STOPPED:
             good = bad = NEVER
-    stop_seen = pbx is Pbx.STOPPED and (old.pbx in (Pbx.ANSWERING, Pbx.DEAF) or old.stop_seen)
+    # Just after the agent's start it may be the guard's stop that ends: no person's doing (S2).
+    guards = now - old.void_since <= policy.first_proof + policy.stop_within
+    ran = old.pbx in (Pbx.ANSWERING, Pbx.DEAF) and not guards
+    stop_seen = pbx is Pbx.STOPPED and (ran or old.stop_seen)
     return replace(old, pbx=pbx, pbx_good_since=good, pbx_bad_since=bad, stop_seen=stop_seen)
 
 

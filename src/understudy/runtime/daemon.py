@@ -129,6 +129,27 @@ class Node:
         """Touched by who has news about the claim for the agent."""
         return self.journal_path.with_suffix(".wake")
 
+    @property
+    def trouble_file(self) -> Path:
+        """Where the agent says, as long as it can, that it cannot write its journal."""
+        return self.journal_path.with_suffix(".trouble")
+
+    def noted_trouble(self) -> str:
+        """What the living agent has said there; empty if there is none, or it said nothing."""
+        try:
+            text = self.trouble_file.read_text(encoding="utf-8", errors="replace").strip()
+        except OSError:
+            return ""
+        return text if text and self.agent_pid is not None else ""
+
+    def note_trouble(self, text: str) -> None:
+        """Best effort: on a full or read-only disk this may fail as well."""
+        with suppress(OSError):
+            if text:
+                self.trouble_file.write_text(f"{text}\n", encoding="utf-8")
+            else:
+                self.trouble_file.unlink(missing_ok=True)
+
     def glass_is_broken(self) -> bool:
         return self.glass.exists()
 
@@ -237,6 +258,7 @@ class _Life:
         for each in (signal.SIGTERM, signal.SIGINT):
             running.add_signal_handler(each, self._end, each.name)
         running.add_signal_handler(signal.SIGHUP, self._hang_up)
+        self.node.note_trouble("")  # An earlier process's.
         booted = self.journal.begin(self.node.boot_id, node=self.node.policy.me)
         # From cron a round is due whenever we are called.
         self.agent.begin(booted=booted, ask_now=self.in_a_hurry)
@@ -252,6 +274,7 @@ class _Life:
             left = until - time.monotonic()
             if left <= 0 or await self._news_within(min(left, POLL)):
                 break
+            self.journal.beat(self.node.clock.now())
             if self._is_called():
                 break
         self.loop.news.clear()
@@ -290,6 +313,7 @@ class _Life:
         trouble = self.journal.trouble
         if trouble != self._said_trouble:
             self._said_trouble = trouble
+            self.node.note_trouble(self.journal.failure)
             self.speaker.say(3, trouble or "the journal is well again")
 
     def _end(self, name: str) -> None:
@@ -309,7 +333,7 @@ async def _serve(node: Node, journal: SqliteJournal) -> None:
     manager.tell("READY=1")
     try:
         while not life.ended_by:
-            manager.alive(_status(life.agent.state))
+            manager.alive(_status(life.agent.state, journal.failure))
             await life.step()
         manager.tell("STOPPING=1")
     finally:
@@ -465,9 +489,9 @@ class _Manager:
             out.send(words.encode())
 
 
-def _status(state: State) -> str:
+def _status(state: State, trouble: str) -> str:
     step = f", {state.runbook} step {state.step + 1}" if state.runbook is not None else ""
-    return f"{state.phase}, epoch {state.epoch}{step}"
+    return f"{state.phase}, epoch {state.epoch}{step}" + (f"; {trouble}" if trouble else "")
 
 
 def _changed_at(path: Path) -> int:

@@ -30,7 +30,7 @@ from . import statecodec
 from .journal_lock import agent_lock, holder
 from .journal_news import is_durable, news, shifted, votes
 from .journal_pen import ORDER_LIFE, Pen, Write, clean
-from .journal_rows import DecisionRow, Event, OrderRow, RoundRow, in_words
+from .journal_rows import DecisionRow, Event, Failing, OrderRow, RoundRow, in_words
 
 RETRY = 10.0  # Seconds between two tries to write a journal that could not be written.
 BEAT = 5.0  # Seconds between two heartbeats on the disk, at least.
@@ -169,6 +169,11 @@ class SqliteJournal:
         self._ask(lambda db: self._write_beside(write, db))
 
     @property
+    def failure(self) -> str:
+        """Why it cannot be written now, and what to do; empty when it can."""
+        return self._failure
+
+    @property
     def trouble(self) -> str:
         """What is wrong with the journal and what to do; empty when nothing is."""
         if self._failure or self._db is None:
@@ -276,6 +281,10 @@ class SqliteJournal:
     ) -> list[Event]:
         """Decisions, steps, orders and notes, as one history."""
         return self._ask(lambda db: history.events(db, since, until, limit))
+
+    def failing(self, *, until: float | None = None) -> list[Failing]:
+        """Writes of the claim and of the name that go wrong, as of a wall clock time."""
+        return self._ask(lambda db: history.failing(db, until))
 
     # What a record writes
 

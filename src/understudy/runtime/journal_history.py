@@ -13,10 +13,13 @@ from understudy.core.votes import Verdict
 
 from . import statecodec
 from .journal_rows import (
+    POINTING,
     VERDICT_OF,
+    WRITING,
     DecisionRow,
     Event,
     EventKind,
+    Failing,
     OrderRow,
     OrderState,
     RoundRow,
@@ -25,6 +28,7 @@ from .journal_rows import (
 )
 
 FAR = 1e14  # Seconds: beyond every date.
+LOOKED_BACK = 100  # Writes.
 
 
 def rounds(db: sqlite3.Connection, since: float, until: float | None, limit: int) -> list[RoundRow]:
@@ -56,6 +60,27 @@ def events(db: sqlite3.Connection, since: float, until: float | None, limit: int
 def order(db: sqlite3.Connection, number: int) -> OrderRow | None:
     row = db.execute(_ORDER, (number,)).fetchone()
     return None if row is None else _order_row(row)
+
+
+def failing(db: sqlite3.Connection, until: float | None) -> list[Failing]:
+    """Writes of the claim and of the name that have not succeeded since they last went wrong."""
+    found: dict[str, Failing] = {}
+    succeeded: set[str] = set()
+    for action, outcome, why, times, wall, last in db.execute(
+        _WRITES, (WRITING + "%", POINTING, FAR if until is None else until, LOOKED_BACK)
+    ):
+        if outcome == Result.DONE:
+            succeeded.add(action)
+        elif outcome == Result.FAILED and action not in succeeded:
+            newest = found.get(action)
+            found[action] = Failing(
+                action=action,
+                why=why if newest is None else newest.why,
+                times=times + (0 if newest is None else newest.times),
+                since=wall,
+                last=last if newest is None else newest.last,
+            )
+    return list(found.values())
 
 
 def waiting(db: sqlite3.Connection) -> list[tuple[Order, float]]:
@@ -166,6 +191,10 @@ _ROUNDS = "SELECT wall, mine, theirs, votes FROM rounds WHERE wall BETWEEN ? AND
 _DECISIONS = (
     "SELECT id, wall, boot, boot_id, node, before, after, rule, because, action, votes, state, order_id,"
     " times, last FROM decisions WHERE wall BETWEEN ? AND ? ORDER BY id DESC LIMIT ?"
+)
+_WRITES = (
+    "SELECT action, outcome, why, times, wall, last FROM steps WHERE (action LIKE ? OR action = ?)"
+    " AND outcome IS NOT NULL AND wall <= ? ORDER BY id DESC LIMIT ?"
 )
 _BETWEEN = "WHERE wall BETWEEN ? AND ? ORDER BY wall DESC, id DESC LIMIT ?"
 _EVENTS: tuple[tuple[str, Callable[[Any], Event]], ...] = (

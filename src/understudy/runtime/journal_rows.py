@@ -134,6 +134,17 @@ class Event:
     last: float = 0.0  # Wall clock; later than `wall` when it happened more than once.
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failing:
+    """A write of the claim or of the name that goes wrong again and again."""
+
+    action: str  # In words.
+    why: str  # The last time.
+    times: int
+    since: float  # Wall clock.
+    last: float  # Wall clock.
+
+
 # Rounds, compact: {"pbx01": {"cp1": "u12", "cp2": "d3001:7"}}: health, milliseconds, number of a text.
 
 _LETTERS = {Health.UP: "u", Health.DOWN: "d", Health.UNKNOWN: "?"}
@@ -197,6 +208,9 @@ def _vote(node: str, checkpoint: str, short: str, texts: Mapping[int, str]) -> V
 
 # Actions in words
 
+WRITING = "write the claim: "
+POINTING = "point the name here"
+
 _PLAIN: dict[type[Any], str] = {
     Promote: "make our copy of the database the writable one",
     Demote: "make our database a copy again",
@@ -215,11 +229,11 @@ def in_words(action: Action) -> str:
     """What is done, as an administrator would say it."""
     match action:
         case WriteClaim(old, new):
-            return f"write the claim: {_change(old, new)}"
+            return f"{WRITING}{_change(old, new)}"
         case Fence(node, epoch):
             return f"have {node} stop its PBX (epoch {epoch})"
         case Point():
-            return "point the name here"
+            return POINTING
         case AskPeer(epoch):
             return f"ask the other node whether it is ready (epoch {epoch})"
     return _PLAIN[type(action)]

@@ -6,7 +6,7 @@ from typing import Protocol
 from understudy.core import claim as records
 from understudy.core.claim import Claim
 from understudy.core.observations import ClaimReading, Outcome, Result
-from understudy.errors import AdapterError, Unanswered
+from understudy.errors import AdapterError, Unanswered, told
 from understudy.ports import Clock, ClaimStore
 
 
@@ -31,7 +31,7 @@ class Keeper:
         try:
             claim = await self._look(known)
         except AdapterError as error:
-            return ClaimReading(asked_at=asked_at, claim=None, trouble=str(error))
+            return ClaimReading(asked_at=asked_at, claim=None, trouble=told(error))
         return ClaimReading(asked_at=asked_at, claim=claim)
 
     async def write(self, old: Claim, new: Claim) -> tuple[Outcome, ClaimReading | None]:
@@ -43,7 +43,7 @@ class Keeper:
                 return Outcome(Result.FAILED, "an earlier write had to be settled first"), None
             written = await self._swap(old, new)
         except AdapterError as error:
-            return Outcome(Result.FAILED, str(error)), None
+            return Outcome(Result.FAILED, told(error)), None
         if written:
             return Outcome(Result.DONE), ClaimReading(asked_at=asked_at, claim=new)
         return Outcome(Result.FAILED, "the claim has changed since it was read"), await self.read()

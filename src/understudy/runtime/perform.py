@@ -27,7 +27,7 @@ from understudy.core.observations import (
     Ready,
     Result,
 )
-from understudy.errors import AdapterError
+from understudy.errors import AdapterError, told
 from understudy.ports import Copies, Peer, Service, ServiceName
 
 from .keeper import Keeper
@@ -68,7 +68,7 @@ async def perform(world: World, action: Action, *, guarded: bool, known: Claim |
     try:
         performed = await _do(world, action)
     except AdapterError as error:
-        return Performed(Outcome(Result.FAILED, str(error)), reading)
+        return Performed(Outcome(Result.FAILED, told(error)), reading)
     return (
         performed
         if performed.claim is not None
@@ -130,7 +130,7 @@ async def _ask(world: World, epoch: int) -> PeerAnswer:
     try:
         return await world.peer.ask(epoch)
     except AdapterError as error:
-        return PeerAnswer(asked_at=asked_at, ready=Ready.NO, epoch=epoch, why=str(error))
+        return PeerAnswer(asked_at=asked_at, ready=Ready.NO, epoch=epoch, why=told(error))
 
 
 def _readiness(answer: PeerAnswer, epoch: int) -> Outcome:

@@ -19,7 +19,7 @@ from understudy.ports import Moment
 
 from . import statecodec
 from .journal import SqliteJournal
-from .journal_rows import DecisionRow, Event, EventKind, RoundRow, Vote, Votes
+from .journal_rows import DecisionRow, Event, EventKind, Failing, RoundRow, Vote, Votes
 from .sentences import exit_code_check, sentences
 from .status import (
     Agent,
@@ -29,7 +29,15 @@ from .status import (
     Status,
 )
 from .troubles import troubles
-from .waiting import announces_in, facts_of, serves, step_of, takes_in, waiting_for
+from .waiting import (
+    announces_in,
+    facts_of,
+    serves,
+    step_of,
+    still_failing,
+    takes_in,
+    waiting_for,
+)
 
 __all__ = [
     "Status",
@@ -57,6 +65,7 @@ def status(
     agent_pid: int | None = None,
     journal_trouble: str = "",
     booted: bool = False,
+    failing: Sequence[Failing] = (),
 ) -> Status:
     """How this node stands.
 
@@ -67,6 +76,7 @@ def status(
         state = absorb(state, Seen(booted=True), now, policy)
     facts = facts_of(state, policy, now, wall)
     evidence, claim = state.evidence, state.evidence.claim
+    current = still_failing(failing, state, policy, wall)
     view = Status(
         node=policy.me,
         peer=policy.peer,
@@ -90,13 +100,14 @@ def status(
         proofs=_proofs(facts),
         paused_until=_ahead(claim.pause if claim is not None else 0, wall),
         settles_until=_ahead(claim.settle if claim is not None else 0, wall),
-        waiting_for=waiting_for(state, policy, now, wall),
+        waiting_for=waiting_for(state, policy, now, wall, failing=current),
         agent=Agent(
             pid=agent_pid,
             heartbeat_age=None if heartbeat is None else max(wall - heartbeat, 0.0),
             late_after=max(policy.late, LATE),
         ),
         journal_trouble=journal_trouble,
+        failing=current,
         troubles=(),
         events=tuple(events),
     )
@@ -125,6 +136,7 @@ class Why:
     order: int | None
     votes: Votes  # As they stood at `at`.
     kept: str  # What kept the node from doing more, at `at`.
+    failing: tuple[Failing, ...] = ()  # What was tried again and again then.
 
 
 def why(
@@ -134,6 +146,7 @@ def why(
     *,
     rounds: Iterable[RoundRow] = (),
     events: Iterable[Event] = (),
+    failing: Sequence[Failing] = (),
 ) -> Why | None:
     """The decision in force at wall clock time `at`; None if the journal holds none so early.
 
@@ -154,6 +167,7 @@ def why(
             state = absorb(state, Seen(round=asked.asked_at(then)), then, policy)
     state = _with_trouble(state, [each for each in told if each.wall >= since])
     now = _boot_time(made, at)
+    current = still_failing(failing, state, policy, at)
     return Why(
         at=at,
         since=in_force.wall,
@@ -166,7 +180,8 @@ def why(
         times=in_force.times,
         order=in_force.order,
         votes=_votes(in_force.votes, state, last, now),
-        kept=waiting_for(state, policy, now, at),
+        kept=waiting_for(state, policy, now, at, failing=current),
+        failing=current,
     )
 
 
@@ -187,6 +202,7 @@ def status_of(
         agent_pid=journal.agent_pid,
         journal_trouble=journal.trouble,
         booted=journal.boot_id not in ("", boot_id),
+        failing=journal.failing(),
     )
 
 
@@ -200,6 +216,7 @@ def why_at(journal: SqliteJournal, policy: Policy, at: float) -> Why | None:
         policy,
         rounds=journal.rounds(since=since, until=at, limit=REPLAYED),
         events=journal.events(since=since, until=at),
+        failing=journal.failing(until=at),
     )
 
 

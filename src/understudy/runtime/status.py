@@ -8,7 +8,10 @@ from understudy.core.model import Phase
 from understudy.core.observations import Pbx
 from understudy.core.votes import Verdict
 
-from .journal_rows import Event, Vote
+from .journal_rows import Event, Failing, Vote
+
+
+MUTE = 15.0  # Seconds: an agent that runs writes every five.
 
 
 class Level(StrEnum):
@@ -26,11 +29,14 @@ class Code(StrEnum):
     JOURNAL = "journal"
     HALTED = "halted"
     TWO_MAY_BE_ACTIVE = "two-may-be-active"
+    TWO_ANSWER = "two-answer"  # Our PBX, and by the check points the other one too.
     NOBODY_SERVES = "nobody-serves"
     TAKER_DEAD = "taker-dead"  # PROTOCOL T6, last sentence.
     PBX = "pbx"  # Our own is dead, deaf or stopped while we are active.
     RETURNED = "returned"  # The claim was given back twice (T5).
     CLAIM = "claim"  # It cannot be read, or proves nothing.
+    NAME = "name"  # It does not lead here, though this node is the active one.
+    FAILING = "failing"  # A write is refused, or fails, again and again.
     DISAGREE = "checkpoints-disagree"
     TOO_FEW = "checkpoints-too-few"  # Too few of them answer for any verdict.
     CHECKPOINT = "checkpoint"  # One of them cannot tell; the others can.
@@ -103,6 +109,11 @@ class Agent:
     def is_late(self) -> bool:
         return self.heartbeat_age is None or self.heartbeat_age > self.late_after
 
+    @property
+    def is_mute(self) -> bool:
+        """It runs, and what it has in its journal is old."""
+        return self.pid is not None and (self.heartbeat_age is None or self.heartbeat_age > MUTE)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Status:
@@ -133,5 +144,6 @@ class Status:
     waiting_for: str
     agent: Agent
     journal_trouble: str
+    failing: tuple[Failing, ...]  # Writes that go wrong again and again.
     troubles: tuple[Trouble, ...]  # The worst first.
     events: tuple[Event, ...]

@@ -10,12 +10,13 @@ from understudy.core.evidence import HOUR
 from understudy.core.model import NEVER, SERVING, Phase
 from understudy.core.observations import Health, Pbx
 from understudy.core.policy import Isolation
+from understudy.core.runbooks import Step
 from understudy.core.votes import Verdict
-from understudy.core.when import MOST_RETURNS, Facts
+from understudy.core.when import MOST_RETURNS, Facts, entry
 
-from .journal_rows import Vote
+from .journal_rows import POINTING, Vote
 from .status import Code, Level, NodeView, Status, Trouble
-from .waiting import clock, span, unreadable
+from .waiting import clock, in_short, span, unreadable
 
 MOST_STRIKES = 3  # S4: in an hour.
 
@@ -24,7 +25,7 @@ def troubles(view: Status, f: Facts) -> list[Trouble]:
     """The worst first."""
     found = [
         Trouble(code=code, level=level, sentence=sentence)
-        for look in (_agent, _service, _claim, _checkpoints, _serving, _rules, _journal)
+        for look in (_agent, _service, _claim, _name, _checkpoints, _serving, _rules, _journal)
         for code, level, sentence in look(view, f)
     ]
     return sorted(found, key=lambda each: _WEIGHT[each.level])
@@ -35,9 +36,18 @@ _WEIGHT = {Level.CRITICAL: 0, Level.UNKNOWN: 1, Level.WARNING: 2}
 
 
 def _agent(view: Status, f: Facts) -> _Found:
+    age = view.agent.heartbeat_age
+    if view.agent.is_mute and age is not None:
+        yield (
+            Code.AGENT,
+            Level.CRITICAL,
+            f"the agent on {view.node} runs, but has not been able to write its journal for {span(age)}"
+            " (disk full or read-only?  or the process stands still?): what follows is old.  See: df,"
+            " journalctl -u understudy",
+        )
+        return
     if not view.agent.is_late:
         return
-    age = view.agent.heartbeat_age
     said = "has never run" if age is None else f"has said nothing for {span(age)}"
     cure = "See: systemctl status understudy, or the cron table."
     yield (
@@ -63,6 +73,13 @@ def _service(view: Status, f: Facts) -> _Found:
             Level.CRITICAL,
             f'{view.node} goes on serving without any proof (isolation = "keep"): two may be active',
         )
+    if _two_answer(view, f):
+        yield (
+            Code.TWO_ANSWER,
+            Level.CRITICAL,
+            f"two PBXs answer: the one here runs, and the check points say that {view.peer} is up as"
+            f" well.  Stop the wrong one: the claim names {view.active or 'nobody'}",
+        )
     if f.claim is not None and f.claim.returns >= MOST_RETURNS:
         yield (
             Code.RETURNED,
@@ -80,6 +97,14 @@ def _service(view: Status, f: Facts) -> _Found:
         )
     elif view.nobody_serves:
         yield Code.NOBODY_SERVES, Level.CRITICAL, f"nobody serves: {_whose_fault(view, f)}"
+
+
+def _two_answer(view: Status, f: Facts) -> bool:
+    """By a round of this phase, and not an old one."""
+    asked = f.evidence.round_at
+    fresh = asked >= f.state.since and f.now - asked <= f.policy.late
+    here = f.evidence.pbx in (Pbx.ANSWERING, Pbx.DEAF) and f.state.runbook is None
+    return here and fresh and f.evidence.theirs is Verdict.UP
 
 
 def _whose_fault(view: Status, f: Facts) -> str:
@@ -109,6 +134,24 @@ def _claim(view: Status, f: Facts) -> _Found:
     else:
         level = Level.CRITICAL if blocks else Level.WARNING
         yield Code.CLAIM, level, f"{view.node} stays stopped: {said}"
+
+
+def _name(view: Status, f: Facts) -> _Found:
+    """What this node writes for the others: the claim, and where callers are led."""
+    for each in view.failing:
+        if each.action != POINTING:
+            yield Code.FAILING, Level.CRITICAL, in_short(each)
+    claim, state = f.claim, f.state
+    past = state.runbook is not None and entry(f).step is Step.VERIFY
+    serves = state.phase in SERVING or (state.phase is Phase.TAKING_OVER and past)
+    if not serves or claim is None or claim.node != view.node or state.pointed >= claim.epoch:
+        return
+    behind = f"callers are not led to {view.node} yet (epoch {claim.epoch})"
+    tried = next((each for each in view.failing if each.action == POINTING), None)
+    if tried is None:
+        yield Code.NAME, Level.WARNING, behind
+    else:
+        yield Code.NAME, Level.CRITICAL, f"{behind}: {in_short(tried)}"
 
 
 def _checkpoints(view: Status, f: Facts) -> _Found:

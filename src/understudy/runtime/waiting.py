@@ -4,6 +4,7 @@
 """
 
 import time
+from collections.abc import Sequence
 
 from understudy.core import when
 from understudy.core.model import NEVER, SERVING, Phase, State
@@ -14,16 +15,19 @@ from understudy.core.votes import Verdict
 from understudy.core.when import Facts
 
 from .journal_news import NOT_READ
+from .journal_rows import POINTING, WRITING, Failing
 
 
-def waiting_for(state: State, policy: Policy, now: float, wall: float) -> str:
+def waiting_for(
+    state: State, policy: Policy, now: float, wall: float, *, failing: Sequence[Failing] = ()
+) -> str:
     """One clause, for after a colon; empty when this node has nothing to wait for."""
     facts = Facts(state, NOTHING, now, wall, policy)
     match state.phase:
         case Phase.STANDBY:
             return _standby(facts)
         case Phase.SUSPECTING:
-            return _suspecting(facts)
+            return _suspecting(facts, failing)
         case Phase.SILENT:
             return _silent(facts)
         case Phase.ACTIVE | Phase.DOUBTED:
@@ -64,6 +68,34 @@ def step_of(state: State) -> str:
         return ""
     entries = RUNBOOKS[state.runbook]
     return str(entries[min(state.step, len(entries) - 1)].step)
+
+
+def still_failing(
+    failing: Sequence[Failing], state: State, policy: Policy, wall: float
+) -> tuple[Failing, ...]:
+    """Those that are still tried: once is an accident, and what is not tried any more is history."""
+    claim = state.evidence.claim
+    behind = claim is not None and claim.node == policy.me and state.pointed < claim.epoch
+    recent = wall - policy.late
+    return tuple(
+        each
+        for each in failing
+        if (behind if each.action == POINTING else each.times > 1) and each.last >= recent
+    )
+
+
+def in_short(failing: Failing) -> str:
+    """How often, since when, and why."""
+    times = f"{failing.times} times since" if failing.times > 1 else "at"
+    return f"{verb_of(failing)} failed {times} {clock(failing.since)}: {failing.why}"
+
+
+def verb_of(failing: Failing) -> str:
+    if failing.action == POINTING:
+        return "leading the name here"
+    if failing.action.endswith("is about to take over") and "strike" not in failing.action:
+        return "announcing"
+    return f"writing the claim ({failing.action.removeprefix(WRITING)})"
 
 
 def announces_in(f: Facts) -> float:
@@ -107,7 +139,7 @@ def _standby(f: Facts) -> str:
     return f"the next round: {peer} does not answer"
 
 
-def _suspecting(f: Facts) -> str:
+def _suspecting(f: Facts, failing: Sequence[Failing]) -> str:
     reason = obstacle(f)
     if reason:
         return reason
@@ -117,7 +149,10 @@ def _suspecting(f: Facts) -> str:
             return f"patience: it has announced, and takes over in {span(left)} at the earliest"
         return f"the next round that says {f.policy.peer} is down: then it takes over"
     left = announces_in(f)
-    return f"patience: it will announce in {span(left)}" if left else "its announcement is due"
+    if left:
+        return f"patience: it will announce in {span(left)}"
+    tried = next((each for each in failing if each.action != POINTING), None)
+    return "its announcement is due" if tried is None else f"its announcement: {in_short(tried)}"
 
 
 def _silent(f: Facts) -> str:

@@ -176,12 +176,15 @@ def _act_as_person(stage: Stage, words: list[str]) -> None:
         case ["resume"]:
             if claim is not None:
                 stage.write_claim("a person", records.resume(claim))
-        case ["set-active", node]:
+        case ["set-active", node, *accepts] if accepts in ([], ["accept-two-active"]):
             seen = max(each.journal.state.epoch for each in stage.machines.values())
             epoch = max(seen, claim.epoch if claim else 0) + 1
             name, digest = _machine(stage, node).name, _machine(stage, node).policy.digest
             old = claim or records.first(name, digest=digest)
-            stage.write_claim("a person", records.declare(old, name, epoch=epoch, digest=digest))
+            declared = records.declare(
+                old, name, epoch=epoch, digest=digest, forced=bool(accepts)
+            )
+            stage.write_claim("a person", declared)
         case _:
             raise _no_such(words)
 

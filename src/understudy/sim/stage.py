@@ -1,7 +1,7 @@
 """The pair of a story: the simulated pair with round times, and every deed written down as a line."""
 
 from collections import Counter
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -22,6 +22,8 @@ from .world import PRIMARY, SECONDARY, WALL_AT_START, AgentDied, Machine, Pair, 
 APART = 20.0  # Seconds from the boot of pbx01 to that of pbx02: two loops are rarely in step (V4).
 SETTLING = 600.0 - APART  # Until the story begins.
 BREATH = 30.0  # What is repeated within these seconds is counted instead of told again.
+FOLDED = 4  # What happens more often than this, in the same words one time after the other, is counted as well,
+LONGEST = 40  # if it takes no more lines than this each time.
 
 STEPS = frozenset(
     {str(step) for step in Step} | {str(do) for do in Do if do not in (Do.STEP, Do.NEXT)}
@@ -154,12 +156,12 @@ class Stage(Pair):
         for name in self.machines:
             self._count_told(name)
         lines, self.lines, self._last_speaker = self.lines, [], ""
-        return lines
+        return list(_folded(lines))
 
     def write_claim(self, who: str, claim: Claim) -> None:
         """A person writes it, with one of our verbs."""
         old, self.claim = self.claim, claim
-        self.tell(who, f"the claim: {in_words(old, claim) if old else claim.node}")
+        self.tell(who, f"the claim: {_change(old, claim) if old else claim.node}")
 
     def restore(self, ago: float) -> None:
         """The zone at the primary, claim and service name, as it was then."""
@@ -282,6 +284,36 @@ def deed(decision: Decision) -> str:
     return str(RUNBOOKS[state.runbook][state.step].step)
 
 
+def _folded(lines: list[str]) -> Iterator[str]:
+    """The first and the last of many equal rounds, and between them how many there were."""
+    words = [line if line.startswith(" ") else line.partition(" ")[2] for line in lines]
+    at = 0
+    while at < len(lines):
+        size, count = _rounds(words, at, lines)
+        if count <= FOLDED:
+            yield lines[at]
+            at += 1
+            continue
+        last = at + size * (count - 1)
+        yield from lines[at : at + size]
+        yield f"    ... and {count - 2} times more the same ..."
+        yield from lines[last : last + size]
+        at = last + size
+
+
+def _rounds(words: list[str], at: int, lines: list[str]) -> tuple[int, int]:
+    """How many lines the shortest round has that is repeated from here on, and how often it comes in all."""
+    if lines[at].startswith(" "):
+        return 1, 1  # It belongs to the line before it.
+    for size in range(1, LONGEST + 1):
+        count, end = 1, at + size
+        while end + size <= len(words) and words[end : end + size] == words[at : at + size]:
+            count, end = count + 1, end + size
+        if count > FOLDED:
+            return size, count
+    return 1, 1
+
+
 def _rule(line: str) -> str:
     return line.rpartition("[")[2].removesuffix("]")
 
@@ -290,8 +322,16 @@ def _outcome(outcome: Outcome, action: Action | None) -> str:
     if outcome.result is not Result.DONE:
         return f"{outcome.result}, {outcome.why}" if outcome.why else f"{outcome.result}"
     if isinstance(action, WriteClaim):
-        return f"done, the claim: {in_words(action.old, action.new)}"
+        return f"done, the claim: {_change(action.old, action.new)}"
     return "done"
+
+
+def _change(old: Claim, new: Claim) -> str:
+    if new.node == old.node and new.epoch != old.epoch:
+        return f"{new.node} again, epoch {new.epoch}, {new.how}"
+    if new.epoch == old.epoch and new.returns < old.returns:
+        return "earlier moves are forgotten"
+    return in_words(old, new)
 
 
 def _is_writing(action: Action | None) -> bool:

@@ -50,7 +50,7 @@ class Fault:
 def policy_of(dice: random.Random) -> Policy:
     """Numbers that keep PROTOCOL T2, from hasty to the article's own."""
     interval = dice.choice([30.0, 60.0, 60.0])
-    claim_stale = dice.choice([45.0, 60.0, 90.0, 90.0])
+    claim_stale = dice.choice([60.0, 90.0, 120.0])
     checkpoints_stale = interval * dice.choice([2.5, 3.0])
     stop_within = dice.choice([5.0, 10.0, 25.0])
     question = min(10.0, interval / 2)
@@ -67,7 +67,7 @@ def policy_of(dice: random.Random) -> Policy:
         question=question,
         announce=announce,
         patience=least + dice.choice([0.0, 30.0]),
-        restart_grace=dice.choice([60.0, 90.0]),
+        restart_grace=dice.choice([60.0, 120.0]),
         settle_down=dice.choice([120.0, 600.0]),
         first_proof=15.0,
         hurry=dice.choice([10.0, 15.0]),
