@@ -144,9 +144,24 @@ def test_a_crash_leads_to_the_same_end_within_a_round(plot: Plot, step: str, whe
         assert crashed_at - at <= RESTART + ARTICLE.interval
 
 
+BRING_UP = [
+    (plot, step) for plot, step in STEPS if plot.serves == plot.node and step in ("start", "prove")
+]
+
+
+@pytest.mark.parametrize("when", WHEN)
+@pytest.mark.parametrize(("plot", "step"), BRING_UP, ids=ids(BRING_UP))
+def test_a_pbx_that_the_guard_stopped_while_it_was_starting_is_started_again(
+    plot: Plot, step: str, when: str
+) -> None:
+    end, _ = play(plot)
+    crashed_end, _ = play(plot, f"crash {plot.node} {when} {step}", away=2 * 60.0)
+    assert crashed_end == end
+
+
 @cache
-def play(plot: Plot, crash: str = "") -> tuple[End, float]:
-    """Half an hour of it; an agent that has died is started again.  How it ends, and after how many seconds."""
+def play(plot: Plot, crash: str = "", away: float = RESTART) -> tuple[End, float]:
+    """Half an hour of it; an agent that has died is back after `away`.  How it ends, and after how many seconds."""
     stage = Stage(ARTICLE, {})
     machine = stage.machines[plot.node]
     deaths = 0
@@ -167,14 +182,14 @@ def play(plot: Plot, crash: str = "") -> tuple[End, float]:
         waits -= 1.0
         if machine.agent is None and machine.has_power:
             deaths += 1
-            stage.run(RESTART)
+            stage.run(away)
             machine.begin(booted=False)
         if end_of(stage) != end:
             end, settled_at = end_of(stage), second
     assert deaths == (1 if crash else 0), "it never came to this step"
     stage.end()
     assert not stage.overlaps, "\n".join(stage.all_lines)
-    return end, settled_at + deaths * RESTART
+    return end, settled_at + deaths * away
 
 
 def end_of(stage: Stage) -> End:

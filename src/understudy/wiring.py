@@ -107,8 +107,8 @@ def policy_of(config: Config, node: str) -> Policy:
 def build(config: Config, node: str, *, lenient: bool = False) -> Node:
     """Everything that `node` needs to look at the world and to change it.  Raises ConfigError.
 
-    The probes keep sessions: keep them for the life of the process.  `lenient`: where a key file cannot be read, whoever
-    uses the claim or the name is told so, and the rest works: a PBX can be stopped without a key.
+    The probes keep sessions: keep them for the life of the process.  `lenient`: where a key file cannot be read,
+    whoever uses the claim or the name is told so, and the rest works: a PBX can be stopped without a key.
     """
     clock, reports = SystemClock(), Reports()
     policy = policy_of(config, node)

@@ -173,6 +173,23 @@ def test_a_fence_stops_the_pbx_where_no_agent_lives(two: CliPair) -> None:
     assert two.pbx_pid("pbx01") == 0
 
 
+def test_a_fence_is_no_sign_of_life(two: CliPair) -> None:
+    done = two.here("pbx01", "answer", "fence", "pbx01", "2")
+    assert json.loads(done.out) == {"ok": True, "stopped": True}
+    assert two.json("pbx01", "status")["agent"]["heartbeat_age"] is None
+
+
+def test_a_fence_of_a_node_that_is_stopped_is_confirmed_at_once(two: CliPair) -> None:
+    two.start("pbx02", "run")
+    until(lambda: "standby" in two.said("pbx02"), within=8, what="pbx02 is standby")
+    until(lambda: "stopped" in two.said("pbx02"), within=8, what="its PBX is stopped")
+    began = time.monotonic()
+    done = two.here("pbx02", "answer", "fence", "pbx02", "9")
+    assert json.loads(done.out) == {"ok": True, "stopped": True}
+    assert time.monotonic() - began < 2
+    assert "fence" not in two.here("pbx02", "events").out
+
+
 def test_the_daemon_tells_systemd_that_it_is_alive(
     two: CliPair, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from cli.pair import NODES, CliPair, Done
 from understudy.core.claim import How
+from understudy.wiring import load_config, policy_of
 from understudy.demo.sip_pbx import SipPbx
 
 
@@ -59,6 +60,55 @@ def test_set_active_refuses_while_the_other_node_is_seen_up(pair: CliPair) -> No
     done = _with_pbx(pair, "pbx01", "set-active", "pbx02", "--yes", "--accept-two-active")
     assert done.code == 0
     assert pair.claim.node == "pbx02"
+
+
+def test_a_node_declared_in_the_place_of_another_waits_for_its_stop(pair: CliPair) -> None:
+    pair.begin("pbx01")
+    waits = policy_of(load_config(pair.config("pbx02")), "pbx02").outlives
+    done = pair.here("pbx02", "set-active", "pbx02", "--yes")
+    assert done.code == 0, done.err
+    assert pair.claim.how is How.MOVED
+    assert f"starts its PBX {waits:.0f} s after" in done.out
+    assert "--accept-two-active" in done.out
+    assert f"starts   the PBX on pbx02, {waits:.0f} s after" in done.err
+    done = pair.here("pbx02", "may-start")
+    assert done.code == 1
+    assert "may not have stopped yet" in done.err
+    pair.here("pbx02", "set-active", "pbx02", "--yes")  # Said twice is not waited for less.
+    assert pair.claim.how is How.MOVED
+
+
+def test_who_accepts_two_active_does_not_wait(pair: CliPair) -> None:
+    pair.begin("pbx01")
+    done = pair.here("pbx02", "set-active", "pbx02", "--yes", "--accept-two-active")
+    assert done.code == 0, done.err
+    assert pair.claim.how is How.FORCED
+    assert "starts its PBX" not in done.out
+    assert pair.here("pbx02", "may-start").code == 0
+
+
+def test_a_note_of_a_person_is_no_sign_of_life_of_an_agent(pair: CliPair) -> None:
+    pair.begin("pbx01")
+    assert pair.here("pbx01", "pause", "--for", "1h").code == 0
+    assert pair.json("pbx01", "status")["agent"]["heartbeat_age"] is None
+    assert "paused" in pair.here("pbx01", "events").out
+
+
+@pytest.mark.parametrize("gone", ["pbx01/start", "tsig.key"])
+def test_what_has_gone_from_the_disk_silences_no_one(gone: str, pair: CliPair) -> None:
+    pair.begin("pbx01")
+    pair.run("pbx02", "tick")
+    pair.run("pbx01", "tick")
+    (pair.folder / gone).unlink()
+    assert pair.json("pbx01", "status")["node"] == "pbx01"
+    assert pair.here("pbx01", "check").code in (0, 1, 2)
+    for words in (["why"], ["events"], ["explain"], ["config", "show"], ["may-start"]):
+        done = pair.here("pbx01", *words)
+        assert done.code == 0, (words, done.err)
+    fenced = pair.here("pbx01", "answer", "fence", "pbx01", "2")
+    assert json.loads(fenced.out) == {"ok": True, "stopped": True}
+    for words in (["run"], ["tick"], ["config", "check"]):
+        assert pair.here("pbx01", *words).code == 2
 
 
 def test_an_unknown_node_is_wrong_usage(pair: CliPair) -> None:

@@ -48,6 +48,7 @@ from understudy.core.evidence import absorb
 from understudy.core.model import NEVER, Lineage, Phase, Runbook, State, newborn
 from understudy.core.observations import NOTHING, Order, Pbx, PeerAnswer, Ready, Result, Seen, Verb
 from understudy.core.policy import Agreement, Isolation, Policy
+from understudy.core.rules import RULES
 from understudy.core.runbooks import RUNBOOKS, OnFailure, Step
 from understudy.core.votes import Verdict, verdict
 from understudy.errors import ClaimMissing
@@ -89,6 +90,7 @@ def test_C1_each_write_raises_the_serial_and_each_change_of_node_the_epoch() -> 
         records.adopt(old, "d"),
         records.pause(old, 1),
         records.resume(old),
+        records.settle(old),
     ]
     assert {(new.epoch - old.epoch, new.serial - old.serial) for new in moves} == {(1, 1)}
     assert {(new.epoch - old.epoch, new.serial - old.serial) for new in stays} == {(0, 1)}
@@ -302,6 +304,34 @@ def test_S2_a_node_that_boots_starts_nothing_before_it_has_read_the_claim() -> N
     assert (booted.state.phase, booted.action) == (Phase.SILENT, None)
 
 
+def test_S2_a_pbx_that_was_starting_is_started_again_by_the_next_process() -> None:
+    known = claim(served=False)
+    for runbook in (Runbook.TAKE, Runbook.ORDERED, Runbook.FORCED, Runbook.START):
+        state = at(Phase.TAKING_OVER, known, runbook=runbook, step=Step.PROVE, pbx=Pbx.STOPPED)
+        begun = decided(state, Seen(started=True))
+        assert (begun.action, begun.guarded) == (Start(), True), runbook
+    assert row(decided(state, Seen(started=True))) == "step-asked"
+
+
+def test_S1_who_broke_the_glass_is_not_stopped_for_want_of_a_proof() -> None:
+    stale: dict[str, Any] = {"proved_at": LONG_AGO, "up_at": LONG_AGO}
+    for phase in (Phase.ACTIVE, Phase.DOUBTED):
+        state = at(phase, claim(), **stale)
+        assert row(decided(state)) == "isolated"
+        assert decided(state, Seen(break_glass=True)).state.phase is Phase.DOUBTED
+
+
+def test_S2_a_pbx_that_runs_where_none_may_is_stopped_also_while_an_action_runs() -> None:
+    for phase in (Phase.STANDBY, Phase.SUSPECTING, Phase.OUTDATED, Phase.SILENT):
+        state = at(phase, claim(PEER), pbx=Pbx.ANSWERING)
+        assert decided(state, Seen(busy=True)).action == Stop(), phase
+        assert decided(state, Seen(busy=True, break_glass=True)).action != Stop(), phase
+    renewing = at(
+        Phase.REJOINING, claim(PEER), runbook=Runbook.RENEW, step=Step.RENEW, pbx=Pbx.DEAF
+    )
+    assert decided(renewing, Seen(busy=True)).action == Stop()
+
+
 def test_S3_another_node_in_the_claim_stops_us_at_once_also_while_a_step_runs() -> None:
     seen = Seen(claim=reading(claim(PEER, epoch=6)), busy=True)
     busy = [
@@ -334,6 +364,11 @@ def test_S4_an_announcement_that_has_stood_for_too_long_is_struck_out() -> None:
             assert row(decided(replace(state, evidence=unseen), policy=patient)) == expected
 
 
+def test_S4_a_left_announcement_is_struck_by_who_cannot_tell_that_it_is_well() -> None:
+    rows = {phase for phase, rules in RULES.items() for r in rules if r.name == "announcement-left"}
+    assert rows == {Phase.DOUBTED, Phase.SILENT}
+
+
 def test_S4_its_author_withdraws_it_when_it_starts_or_sees_the_other_node() -> None:
     for phase in (Phase.STANDBY, Phase.OUTDATED):
         decision = decided(at(phase, claim(PEER, announced=ME)))
@@ -347,13 +382,36 @@ def test_S5_a_stop_that_is_not_proved_shuts_sip_off_and_halts() -> None:
         state = at(phase, claim(), runbook=runbook, step=Step.STOP)
         decision = decided(state, Seen(outcome=FAILED))
         assert (decision.state.phase, decision.action) == (Phase.HALTED, ShutOff())
-    running = at(Phase.HALTED, claim(PEER), pbx=Pbx.ANSWERING)
-    assert decided(running).action == ShutOff()
     again = at(Phase.HALTED, claim(PEER), runbook=Runbook.SHUT_OFF, step=Step.SHUT_OFF)
     assert decided(again).action == ShutOff()
 
 
+def test_S5_a_halted_node_s_pbx_is_shut_off_at_once_when_it_starts_and_again_now_and_then() -> None:
+    def shuts_off(*, halted_for: float, good_for: float, **seen: Any) -> bool:
+        state = at(Phase.HALTED, claim(PEER), pbx=Pbx.ANSWERING, pbx_good_since=NOW - good_for)
+        state = replace(state, since=NOW - halted_for)
+        return decided(state, Seen(**seen)).action == ShutOff()
+
+    settle = POLICY.settle_down
+    assert shuts_off(halted_for=10, good_for=5)
+    assert not shuts_off(halted_for=10, good_for=100)  # It could not be stopped a moment ago.
+    assert not shuts_off(halted_for=settle - 0.1, good_for=9000)
+    assert shuts_off(halted_for=settle, good_for=9000)
+    assert not shuts_off(halted_for=settle, good_for=9000, break_glass=True)
+
+
 # Taking over
+
+
+def test_T1_a_round_that_was_asked_of_another_active_node_is_no_suspicion_of_this_one() -> None:
+    known = claim(PEER, epoch=6)
+    for asked, since in ((NOW - 3, NEVER), (NOW - 1, NOW - 1)):
+        state = at(
+            Phase.STANDBY, known, epoch_at=NOW - 2, round_at=NOW - 60, theirs=Verdict.UNCLEAR,
+            down_since=NEVER,
+        )  # fmt: skip
+        seen = Seen(round=votes(theirs=(DOWN, DOWN, DOWN), at=asked))
+        assert absorb(state, seen, NOW, POLICY).evidence.down_since == since
 
 
 def test_T1_the_round_that_allows_the_take_is_asked_after_patience_and_after_announce() -> None:
@@ -467,6 +525,35 @@ def test_T5_after_two_returns_a_node_halts() -> None:
     assert decided(other).state.phase is Phase.HALTED
 
 
+def test_T5_hand_overs_by_itself_count_like_returns_and_those_of_a_person_start_anew() -> None:
+    old = claim(returns=1)
+    assert records.hand(old, PEER, settle=int(WALL)).returns == 2
+    assert records.hand(old, PEER).returns == 0
+    assert records.take(old, PEER, settle=0).returns == 1
+    assert records.serve(old).returns == 1
+    ready = PeerAnswer(asked_at=NOW - 1, ready=Ready.YES, epoch=5)
+    for returns, phase in ((1, Phase.HANDING_OVER), (2, Phase.ACTIVE)):
+        lost = _lost(claim(returns=returns))
+        state = replace(lost, evidence=replace(lost.evidence, peer=ready))
+        assert decided(state).state.phase is phase
+    later = replace(state, evidence=replace(state.evidence, restarted_at=NOW - 60))
+    assert isinstance(decided(later).action, Restart)
+
+
+def test_T5_moves_in_a_row_are_forgotten_when_the_pbx_has_answered_for_settle_down() -> None:
+    def forgets(*, good_for: float, returns: int = 2, **fields: Any) -> bool:
+        fields = {"pbx_good_since": NOW - good_for, **fields}
+        decision = decided(at(Phase.ACTIVE, claim(returns=returns), **fields))
+        action = decision.action
+        return isinstance(action, WriteClaim) and action.new == records.settle(action.old)
+
+    assert forgets(good_for=POLICY.settle_down)
+    assert not forgets(good_for=POLICY.settle_down - 0.1)
+    assert not forgets(good_for=POLICY.settle_down, returns=0)
+    assert not forgets(good_for=POLICY.settle_down, pbx=Pbx.DEAF)
+    assert not forgets(good_for=POLICY.settle_down, claim_trouble="unreadable")
+
+
 def test_T6_an_outdated_node_may_announce_only_while_the_taker_has_served_nobody() -> None:
     def after(served: bool, phase: Phase) -> State:
         taken = claim(PEER, served=served)
@@ -494,15 +581,37 @@ def test_T7_a_silent_node_starts_on_a_fresh_claim_of_its_own_that_nobody_announc
     assert not starts(claim(PEER))
 
 
-def test_T7_a_node_that_a_person_declared_waits_for_announce_unless_forced() -> None:
+def test_T7_a_declared_node_waits_as_long_as_the_former_one_may_serve_unless_forced() -> None:
     def starts(how: How, since: float) -> bool:
         known = claim(how=how, served=False)
         state = at(Phase.SILENT, known, pbx=Pbx.STOPPED, epoch_at=NOW - since)
         return decided(state).state.phase is Phase.TAKING_OVER
 
-    assert not starts(How.SET, POLICY.announce - 0.1)
-    assert starts(How.SET, POLICY.announce)
+    p = POLICY
+    assert p.outlives >= p.checkpoints_stale + p.stop_within + 2 * p.interval + p.question
+    assert not starts(How.MOVED, p.outlives - 0.1)
+    assert starts(How.MOVED, p.outlives)
+    assert starts(How.SET, 0.0)
     assert starts(How.FORCED, 0.0)
+
+
+def test_T7_a_person_who_names_the_other_node_moves_it_and_who_names_this_one_does_not() -> None:
+    def how(node: str, *, forced: bool = False) -> How:
+        return records.declare(claim(PEER), node, epoch=6, digest="ours", forced=forced).how
+
+    assert (how(ME), how(PEER), how(ME, forced=True)) == (How.MOVED, How.SET, How.FORCED)
+    assert records.first(ME, digest="ours").how is How.SET
+
+
+def test_T7_nobody_announces_while_a_declared_node_may_be_waiting() -> None:
+    def announces(how: How, down_for: float) -> bool:
+        declared = claim(PEER, how=how, served=False)
+        return row(decided(suspecting(declared, down_for=down_for))) == "announced"
+
+    assert announces(How.SET, LATE)
+    assert not announces(How.MOVED, LATE)
+    assert not announces(How.MOVED, LATE + POLICY.outlives)
+    assert announces(How.MOVED, LATE + 2 * POLICY.outlives)
 
 
 # Handing over
@@ -565,6 +674,20 @@ def test_H3_an_unconfirmed_fence_ends_it_unless_two_active_were_accepted() -> No
     ):
         state = at(Phase.TAKING_OVER, known, runbook=runbook, step=Step.FENCE)
         assert decided(state, Seen(outcome=FAILED)).state.phase is phase
+
+
+def test_H3_an_order_whose_announcement_was_struck_out_takes_nothing() -> None:
+    for step, outcome in ((Step.FENCE, None), (Step.FENCE, DONE), (Step.CLAIM, None)):
+        struck = at(Phase.TAKING_OVER, claim(PEER), runbook=Runbook.ORDERED, step=step)
+        for busy in (False, True):
+            decision = decided(struck, Seen(outcome=outcome, busy=busy))
+            assert (row(decision), decision.action) == ("announcement-gone", None)
+            assert decision.state.phase is Phase.STANDBY
+    standing = claim(PEER, announced=ME)
+    fenced = at(Phase.TAKING_OVER, standing, runbook=Runbook.ORDERED, step=Step.FENCE)
+    assert isinstance(decided(fenced, Seen(outcome=DONE)).action, WriteClaim)
+    forced = at(Phase.TAKING_OVER, claim(PEER), runbook=Runbook.FORCED, step=Step.FENCE)
+    assert decided(forced, Seen(outcome=FAILED)).state.phase is Phase.TAKING_OVER
 
 
 def _lost(known: Claim) -> State:

@@ -138,19 +138,16 @@ def refused_claim(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 
 
 REFUSED = "the key weak may not change this (REFUSED)"
-NO_HINT = "runtime.perform keeps str(error) and drops its hint: the line never reaches the journal"
 
 
 def test_a_refused_update_of_the_name_is_an_event(refused_name: dict[str, str]) -> None:
     assert REFUSED in refused_name["events"]
 
 
-@pytest.mark.xfail(strict=True, reason=NO_HINT)
 def test_a_refused_update_of_the_name_names_the_policy_line(refused_name: dict[str, str]) -> None:
     assert f"grant weak name sip.{ZONE} CNAME" in refused_name["why"]
 
 
-@pytest.mark.xfail(strict=True, reason="no trouble of `status` knows that the name is behind")
 def test_status_says_that_callers_are_not_led_here(refused_name: dict[str, str]) -> None:
     assert REFUSED in refused_name["status"].partition("events")[0]
 
@@ -159,12 +156,10 @@ def test_a_refused_announcement_is_an_event(refused_claim: dict[str, str]) -> No
     assert REFUSED in refused_claim["events"]
 
 
-@pytest.mark.xfail(strict=True, reason=NO_HINT)
 def test_a_refused_announcement_names_the_policy_line(refused_claim: dict[str, str]) -> None:
     assert f"grant weak name _understudy.sip.{ZONE} TXT" in refused_claim["why"]
 
 
-@pytest.mark.xfail(strict=True, reason="`why` and `status` say: its announcement is due")
 @pytest.mark.parametrize("verb", ["why", "status"])
 def test_a_refused_announcement_is_what_the_standby_waits_for(
     verb: str, refused_claim: dict[str, str]

@@ -15,6 +15,7 @@ from understudy.core.model import NEVER, Evidence, Lineage, Phase, Runbook, Stat
 from understudy.core.observations import Order, Pbx, PeerAnswer, Ready, Seen, Verb
 from understudy.core.policy import Isolation
 from understudy.core.votes import Verdict
+from understudy.runtime.journal_rows import POINTING, Failing
 from understudy.runtime.readings import (
     Status,
     as_json,
@@ -325,6 +326,55 @@ def test_an_active_node_gives_its_proofs_as_performance_data() -> None:
 def test_a_warning_is_1_and_a_failure_is_2() -> None:
     assert exit_code_check(look(standby(paused(THEIRS, int(WALL) + 60))))[0] == 1
     assert exit_code_check(look(suspecting(30)))[0] == 2
+
+
+ANNOUNCING = "write the claim: pbx02 is about to take over"
+REFUSED = "the key weak may not change this (REFUSED).  update-policy { grant weak ...; }"
+
+
+def failing(action: str, times: int = 12, ago: float = 2.0) -> tuple[Failing, ...]:
+    last = WALL - ago
+    return (Failing(action=action, why=REFUSED, times=times, since=last - 60, last=last),)
+
+
+def test_a_refused_announcement_is_what_the_node_waits_for() -> None:
+    view = look(suspecting(280), failing=failing(ANNOUNCING))
+    assert "announcing failed 12 times since" in view.waiting_for
+    assert REFUSED in view.waiting_for
+    assert Code.FAILING in codes(view)
+    assert exit_code_check(view)[0] == 2
+
+
+def test_a_write_that_failed_once_or_long_ago_is_no_trouble() -> None:
+    for each in (failing(ANNOUNCING, times=1), failing(ANNOUNCING, ago=600)):
+        assert Code.FAILING not in codes(look(suspecting(280), failing=each))
+
+
+def test_a_name_that_does_not_lead_to_the_active_node_is_told() -> None:
+    behind = replace(active(), pointed=7)
+    trouble = look(behind).troubles[0]
+    assert (trouble.code, trouble.level) == (Code.NAME, Level.WARNING)
+    assert "callers are not led to pbx02 yet (epoch 8)" in trouble.sentence
+    trouble = look(behind, failing=failing(POINTING)).troubles[0]
+    assert (trouble.code, trouble.level) == (Code.NAME, Level.CRITICAL)
+    assert trouble.sentence.endswith(REFUSED)
+    assert look(active(), failing=failing(POINTING)).troubles == ()
+
+
+def test_two_pbxs_that_answer_are_critical() -> None:
+    both = replace(active(theirs=Verdict.UP), since=NOW - 100)
+    view = look(both)
+    assert view.troubles[0].code is Code.TWO_ANSWER
+    assert exit_code_check(view)[0] == 2
+    # What was asked before it became active says nothing about now.
+    assert Code.TWO_ANSWER not in codes(look(replace(both, since=NOW - 10)))
+
+
+def test_an_agent_that_runs_and_cannot_write_is_told_soon() -> None:
+    view = look(active(), heartbeat=WALL - 16, agent_pid=17)
+    assert view.troubles[0].code is Code.AGENT
+    assert "has not been able to write its journal for 16s" in view.troubles[0].sentence
+    assert look(active(), heartbeat=WALL - 16).troubles == ()  # Cron: between two rounds.
 
 
 def test_nothing_can_break_the_line_of_the_monitoring() -> None:

@@ -39,9 +39,14 @@ class Claim:
         return self.announced != ""
 
 
-def first(node: str, *, digest: str, epoch: int = 1) -> Claim:
-    """C4: only `init` and `set-active` write a claim where there is none."""
-    return Claim(node=node, epoch=epoch, serial=1, digest=digest)
+def first(node: str, *, digest: str, epoch: int = 1, forced: bool = False) -> Claim:
+    """C4: only `init` and `set-active` write a claim where there is none.
+
+    With an `epoch` above 1 there has been one, and whoever held it may go on serving for a while (T7).
+    """
+    unheard = How.SET if epoch == 1 else How.MOVED
+    how = How.FORCED if forced else unheard
+    return Claim(node=node, epoch=epoch, serial=1, how=how, digest=digest)
 
 
 def touch(claim: Claim) -> Claim:
@@ -105,12 +110,14 @@ def declare(claim: Claim, node: str, *, epoch: int, digest: str, forced: bool = 
 
     Unless it is `forced`, the node waits for as long as the one before it may go on serving (T7).
     """
-    moved = How.FORCED if forced else How.MOVED
+    waits = claim.how is How.MOVED and not claim.served
+    same = node == claim.node and epoch == claim.epoch + 1 and not waits
+    how = How.SET if same else How.MOVED
     return Claim(
         node=node,
         epoch=epoch,
         serial=claim.serial + 1,
-        how=How.SET if node == claim.node else moved,
+        how=How.FORCED if forced else how,
         pause=claim.pause,
         digest=digest,
     )

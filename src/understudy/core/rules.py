@@ -58,7 +58,6 @@ _WHILE_SERVING = (
     Rule("digest-adopted",       when.claim_lacks_our_digest, Phase.ACTIVE,        "our configuration has changed: the claim must say so before it holds [C6]", do=Do.ADOPT),
     Rule("name-behind",          when.name_is_behind,         Phase.ACTIVE,        "the name does not lead here yet", do=Do.POINT),
     Rule("served",               when.claim_lacks_served,     Phase.ACTIVE,        "we serve, and the claim does not say so yet [T5]", do=Do.SERVE),
-    Rule("settled",              when.claim_has_settled,      Phase.ACTIVE,        "the PBX has served for long enough: earlier moves in a row are forgotten [T5]", do=Do.SETTLE),
     Rule("order-refused",        when.order_is_left,          Phase.ACTIVE,        "the order does not fit a node that serves", takes_order=True),
 )
 
@@ -133,6 +132,7 @@ RULES: Mapping[Phase, tuple[Rule, ...]] = {
     Phase.ACTIVE: (
         *_STOP_SERVING,
         Rule("in-doubt",             when.one_proof_is_old,       Phase.DOUBTED,       "one of our two proofs is missing or too old: we may be the isolated node [S1]"),
+        Rule("settled",              when.claim_has_settled,      Phase.ACTIVE,        "the PBX has served for long enough: earlier moves in a row are forgotten [T5]", do=Do.SETTLE),
         *_here(Phase.ACTIVE, _WHILE_SERVING),
     ),
     Phase.DOUBTED: (
@@ -154,7 +154,7 @@ RULES: Mapping[Phase, tuple[Rule, ...]] = {
     ),
     Phase.STEPPING_DOWN: (
         Rule("stop-failed",          when.stop_failed,            Phase.HALTED,        "the PBX could not be proved stopped: SIP is shut off here [S5]", Runbook.SHUT_OFF),
-        Rule("returned-twice",       when.gave_back_too_often,    Phase.HALTED,        "the claim was given back twice without a call served: a person must look [T5]"),
+        Rule("returned-twice",       when.gave_back_too_often,    Phase.HALTED,        "two moves in a row have not helped: a person must look at both PBXs [T5]"),
         Rule("stepped-down",         when.last_step_is_done,      Phase.SILENT,        "the PBX here is stopped"),
         Rule("step-asked",           when.step_wants_asking,      Phase.STEPPING_DOWN, "the step has no good outcome yet: ask again", do=Do.STEP),
     ),

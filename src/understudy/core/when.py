@@ -565,7 +565,9 @@ def gave_back_too_often(f: Facts) -> bool:
 
 
 def could_not_start_what_was_returned(f: Facts) -> bool:
-    return claim_is_ours(f) and returned_too_often(f) and f.evidence.start_failed_at != NEVER
+    claim, evidence = f.claim, f.evidence
+    unserved = claim is not None and claim.node == f.policy.me and not claim.served
+    return unserved and returned_too_often(f) and evidence.start_failed_at >= evidence.epoch_at
 
 
 def they_hold_what_we_took(f: Facts) -> bool:

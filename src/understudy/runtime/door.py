@@ -36,8 +36,8 @@ def _objection(state: State, policy: Policy, epoch: int, now: float) -> str:
         return f"{policy.me} has not read the claim for {now - evidence.claim_at:.0f} s"
     if claim.digest != policy.digest:
         return f"{policy.me} has another configuration than the claim names"
-    if claim.returns >= MOST_RETURNS:
-        return "the claim was given back twice: a person must look at both PBXs first"
+    if claim.returns >= MOST_RETURNS and not claim.served:
+        return "two moves in a row have not helped: a person must look at both PBXs first"
     if now - evidence.start_failed_at < policy.settle_down:
         return f"the PBX of {policy.me} could not be started a moment ago"
     return ""

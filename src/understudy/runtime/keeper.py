@@ -7,7 +7,7 @@ from understudy.core import claim as records
 from understudy.core.claim import Claim
 from understudy.core.observations import ClaimReading, Outcome, Result
 from understudy.errors import AdapterError, Unanswered, told
-from understudy.ports import Clock, ClaimStore
+from understudy.ports import ClaimStore, Clock
 
 
 class Memory(Protocol):

@@ -10,7 +10,6 @@ from understudy.core.votes import Verdict
 
 from .journal_rows import Event, Failing, Vote
 
-
 MUTE = 15.0  # Seconds: an agent that runs writes every five.
 
 

@@ -12,11 +12,11 @@ from understudy.core.observations import Health, Pbx
 from understudy.core.policy import Isolation
 from understudy.core.runbooks import Step
 from understudy.core.votes import Verdict
-from understudy.core.when import MOST_RETURNS, Facts, entry
+from understudy.core.when import MOST_RETURNS, Facts
 
 from .journal_rows import POINTING, Vote
 from .status import Code, Level, NodeView, Status, Trouble
-from .waiting import clock, in_short, span, unreadable
+from .waiting import clock, in_short, span, step_of, unreadable
 
 MOST_STRIKES = 3  # S4: in an hour.
 
@@ -103,7 +103,7 @@ def _two_answer(view: Status, f: Facts) -> bool:
     """By a round of this phase, and not an old one."""
     asked = f.evidence.round_at
     fresh = asked >= f.state.since and f.now - asked <= f.policy.late
-    here = f.evidence.pbx in (Pbx.ANSWERING, Pbx.DEAF) and f.state.runbook is None
+    here = f.evidence.pbx is Pbx.ANSWERING and f.state.runbook is None
     return here and fresh and f.evidence.theirs is Verdict.UP
 
 
@@ -142,7 +142,7 @@ def _name(view: Status, f: Facts) -> _Found:
         if each.action != POINTING:
             yield Code.FAILING, Level.CRITICAL, in_short(each)
     claim, state = f.claim, f.state
-    past = state.runbook is not None and entry(f).step is Step.VERIFY
+    past = step_of(state) == Step.VERIFY
     serves = state.phase in SERVING or (state.phase is Phase.TAKING_OVER and past)
     if not serves or claim is None or claim.node != view.node or state.pointed >= claim.epoch:
         return
@@ -161,6 +161,8 @@ def _checkpoints(view: Status, f: Facts) -> _Found:
     about = view.nodes[0] if f.state.phase in SERVING else view.nodes[1]
     if not about.votes:
         return
+    if about.node == view.peer and f.evidence.round_at < f.evidence.epoch_at:
+        return  # It was asked while another claim held, and says nothing: the next one will.
     if about.verdict is Verdict.UNCLEAR:
         yield _unclear(about, f)
         return

@@ -134,6 +134,8 @@ def _standby(f: Facts) -> str:
             return f"nothing: {peer} answers"
         case Verdict.UNCLEAR if f.evidence.round_at == NEVER:
             return "the check points have not been asked yet"
+        case Verdict.UNCLEAR if f.evidence.round_at < f.evidence.epoch_at:
+            return "the first round of the check points since this claim was read"
         case Verdict.UNCLEAR:
             return f"the check points do not agree that {peer} is down"
     return f"the next round: {peer} does not answer"

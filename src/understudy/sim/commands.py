@@ -181,9 +181,7 @@ def _act_as_person(stage: Stage, words: list[str]) -> None:
             epoch = max(seen, claim.epoch if claim else 0) + 1
             name, digest = _machine(stage, node).name, _machine(stage, node).policy.digest
             old = claim or records.first(name, digest=digest)
-            declared = records.declare(
-                old, name, epoch=epoch, digest=digest, forced=bool(accepts)
-            )
+            declared = records.declare(old, name, epoch=epoch, digest=digest, forced=bool(accepts))
             stage.write_claim("a person", declared)
         case _:
             raise _no_such(words)

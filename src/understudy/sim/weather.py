@@ -343,6 +343,12 @@ class Weather:
             case "agent":
                 pair.later(soon, machine.kill_agent)
                 pair.later(soon + lasts, lambda: machine.begin(booted=False))
+            case "agent, at once":  # Before the effect.
+                pair.later(0.0, machine.kill_agent)
+                pair.later(1.0, lambda: machine.begin(booted=False))
+            case "cannot start":
+                machine.pbx.cannot_start = True
+                pair.later(200.0, lambda: setattr(machine.pbx, "cannot_start", False))
             case "agent, now":  # After the effect, before the outcome.
                 pair.later(0.01, machine.kill_agent)
                 pair.later(1.0, lambda: machine.begin(booted=False))
@@ -373,8 +379,12 @@ class Weather:
                 pair.later(soon, lambda: self._order_failover(peer, forced=False, lossy=True))
             case "forced failover, no way to fence":
                 now = pair.loop.now
-                self._schedule(self._cut(machine.name, peer.name, now, now + 60.0, one_way=False))
-                pair.later(1.0, lambda: self._order_failover(peer, forced=True, lossy=True))
+                self._schedule(
+                    self._cut(machine.name, peer.name, now + 0.5, now + 60.0, one_way=False)
+                )
+                pair.later(0.6, lambda: self._order_failover(peer, forced=True, lossy=True))
+                for seconds in (1.5, 4.0, 9.0):  # It reads the claim while it is at it.
+                    pair.later(seconds, lambda: self._hurry(machine))
             case "cut off but for the other":
                 now = pair.loop.now
                 for there in (*CHECKPOINTS, PRIMARY):
@@ -471,6 +481,10 @@ class Weather:
             # Until the agent looks at its PBX, and has stopped it.
             self._excuse(2 * self.policy.restart_grace + self.policy.stop_within + 40.0)
             machine.pbx.become(Pbx.ANSWERING)
+
+    def _hurry(self, machine: Machine) -> None:
+        if machine.agent is not None and not machine.is_frozen:
+            machine.agent.hurry()
 
     def _stop_by_hand(self, machine: Machine) -> None:
         if machine.pbx.is_ is Pbx.ANSWERING:
@@ -661,7 +675,7 @@ WORST: dict[Phase, tuple[tuple[str, ...], float]] = {
         ("failover", "failover", "set-active", "agent", "stray", "the other's power"),
         0.2,
     ),
-    Phase.TAKING_OVER: (_MOVE, 0.3),
+    Phase.TAKING_OVER: ((*_MOVE, *["agent, at once"] * 3, *["cannot start"] * 3), 0.4),
     Phase.ACTIVE: (
         (
             "forced failover, no way to fence",
