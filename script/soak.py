@@ -27,7 +27,9 @@ def main() -> int:
     if arguments.seed is not None:
         return tell(arguments.seed)
     first = arguments.first if arguments.first is not None else int(time.time()) % 10**9 * 10**5
-    print(f"random stories from seed {first} on, two simulated hours each, on {workers()} processes")
+    print(
+        f"random stories from seed {first} on, two simulated hours each, on {workers()} processes"
+    )
     started = time.monotonic()
     total, count, broken = gather(first, arguments)
     seconds = time.monotonic() - started

@@ -1,20 +1,24 @@
 """What a person may do where no agent runs."""
 
 import asyncio
+import json
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from cli.pair import NODES, CliPair, Done
 from understudy.core.claim import How
-from understudy.wiring import load_config, policy_of
 from understudy.demo.sip_pbx import SipPbx
+from understudy.wiring import load_config, policy_of
 
 
 @pytest.fixture
-def pair(tmp_path: Path) -> CliPair:
-    return CliPair(tmp_path)
+def pair(tmp_path: Path) -> Iterator[CliPair]:
+    made = CliPair(tmp_path)
+    yield made
+    made.end()
 
 
 def test_set_active_asks_before_it_writes(pair: CliPair) -> None:

@@ -1,8 +1,9 @@
 """Both machines with the claim, as a graph: every state that the pair can reach, breadth first.
 
 The real `decide` moves both nodes; only the world is abstract.  Time is slots; ages are whole slots and capped where no
-rule can tell them apart any more.  In each slot the world may do one thing (cut or heal a link, crash an agent, reboot a
-machine, lose or delay an answer, give an order ...), and then both nodes read, ask, decide and act, in either order.
+rule can tell them apart any more.  In each slot the world may do one thing (cut or heal a link, crash an agent,
+reboot a machine, lose or delay an answer, give an order ...), and then both nodes read, ask, decide and act, in either
+order.
 
 What is abstract: the three check points are one view that both nodes share (two majorities share a check point, and it
 tells both the same), which each node may be unable to ask; a view lasts for at least `VIEW_LASTS` slots (PROTOCOL names
@@ -136,7 +137,8 @@ class Model:
             ):
                 if self._may(kind, i):
                     name = "can_start" if kind == "start" else kind
-                    yield f"{kind} {node}", world._replace(**{name: _flip(bits, i)}), ""
+                    flipped = world._replace(**{name: _flip(bits, i)})  # type: ignore[arg-type]
+                    yield f"{kind} {node}", flipped, ""
             if self._may("view", i) and world.view_age[i] >= self.view_lasts:
                 flipped = world._replace(
                     view=_flip(world.view, i), view_age=_put(world.view_age, i, 0)
@@ -428,7 +430,8 @@ def in_words(world: World) -> str:
     )
     claim = world.claim
     cuts = f"store={world.store} ask={world.ask} view={world.view} link={world.link}"
-    return f"{nodes} claim={claim.node}.{claim.epoch} {claim.how} ann={claim.announced or '-'} served={claim.served} {cuts}"
+    record = f"{claim.node}.{claim.epoch} {claim.how} ann={claim.announced or '-'} served={claim.served}"
+    return f"{nodes} claim={record} {cuts}"
 
 
 # Canonical values
@@ -572,7 +575,6 @@ def _older(node: Node) -> Node:
     }
     state = replace(node.state, since=node.state.since - 1, evidence=replace(evidence, **changes))
     return node._replace(state=state, agent_down=node.agent_down and node.agent_down + 1)
-    return node._replace(state=state, agent_down=node.agent_down + 1)
 
 
 def _restarted(model: Model, index: int, node: Node) -> Node:

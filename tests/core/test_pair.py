@@ -7,8 +7,8 @@ Each set of events is searched to its end: every world that can be reached with 
 from dataclasses import replace
 
 import pytest
-from core.pair_model import POLICY, Model, World, explore, way
 
+from core.pair_model import POLICY, Model, World, explore, way
 from understudy.core.model import Phase
 
 # Rounds as close as slots: fewer ages, so more kinds of events can be searched to the end.

@@ -21,7 +21,10 @@ class How(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Claim:
-    """C1: one record.  `epoch` grows with each change of node, `serial` with each write.  Times are wall clock seconds."""
+    """C1: one record.  `epoch` grows with each change of node, `serial` with each write.
+
+    Times are seconds of the wall clock, which both nodes share.
+    """
 
     node: str
     epoch: int

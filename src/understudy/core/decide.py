@@ -41,7 +41,10 @@ class Decision:
 
 
 def decide(state: State, seen: Seen, now: float, wall: float, policy: Policy) -> Decision:
-    """Take in what was seen, then follow the first row that holds.  `now` is boot time, `wall` the clock on the wall."""
+    """Take in what was seen, then follow the first row that holds.
+
+    `now` is boot time, `wall` the time of day, both in seconds.
+    """
     facts = Facts(absorb(state, seen, now, policy), seen, now, wall, policy)
     for rule in RULES[facts.state.phase]:
         if rule.when(facts):

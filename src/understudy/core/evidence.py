@@ -75,8 +75,8 @@ def _started(state: State, now: float) -> State:
     """S2: a process that has just started knows what its journal holds, no younger than it is.
 
     A reading counts only when it is a new one.  The proofs keep their true age, so neither a crash nor a restart makes
-    them last longer.  What was written down of earlier rounds stays: a timely round goes on with patience (cron is many processes) and with
-    the time for which the check points have seen us; a late one starts both anew.
+    them last longer.  What was written down of earlier rounds stays: a timely round goes on with patience (cron is
+    many processes) and with the time for which the check points have seen us; a late one starts both anew.
     """
     evidence = replace(
         state.evidence,

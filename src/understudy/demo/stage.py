@@ -261,6 +261,10 @@ class Stage:
         agent = self._agents.get(name)
         return agent is not None and agent.returncode is None
 
+    def agent_pids(self) -> dict[str, int]:
+        """The process of each node's command that runs."""
+        return {name: agent.pid for name, agent in self._agents.items() if agent.returncode is None}
+
     def ended_by_itself(self) -> str:
         """A node whose agent has ended though nobody asked it to; or ""."""
         return next(

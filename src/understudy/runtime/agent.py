@@ -1,9 +1,9 @@
 """The agent: keeps looking, has every sight decided upon, and has one action done at a time.
 
-It owns no loop.  A driver calls `wake` when the time that it returned has passed (asyncio in the daemon, virtual time in
-the simulator) and runs what the agent starts; everything that comes back goes through `tick`.  Readings of the claim,
-rounds of questions, looks at our own PBX and the action under way run beside each other, so a long step never keeps
-the node from seeing that it has lost the claim (PROTOCOL S3).
+It owns no loop.  A driver calls `wake` when the time that it returned has passed (asyncio in the daemon, virtual time
+in the simulator) and runs what the agent starts; everything that comes back goes through `tick`.  Readings of the
+claim, rounds of questions, looks at our own PBX and the action under way run beside each other, so a long step never
+keeps the node from seeing that it has lost the claim (PROTOCOL S3).
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -13,7 +13,7 @@ from typing import Any, Protocol
 from understudy.core import pace
 from understudy.core.actions import Action, Point, Prove, Restart, ShutOff, Start, Stop, WriteClaim
 from understudy.core.decide import Decision
-from understudy.core.model import SERVING, NEVER, State
+from understudy.core.model import NEVER, SERVING, State
 from understudy.core.observations import (
     ClaimReading,
     Order,

@@ -28,7 +28,7 @@ class Stage(StrEnum):
     ASKED = "asked"
 
 
-class Closed(Exception):  # noqa: N818  (an event, not a fault)
+class Closed(Exception):
     """The daemon ended the connection without a whole answer.  The cause, if any, is __cause__."""
 
     def __init__(self, received: int) -> None:
