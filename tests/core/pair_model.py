@@ -430,7 +430,9 @@ def in_words(world: World) -> str:
     )
     claim = world.claim
     cuts = f"store={world.store} ask={world.ask} view={world.view} link={world.link}"
-    record = f"{claim.node}.{claim.epoch} {claim.how} ann={claim.announced or '-'} served={claim.served}"
+    record = (
+        f"{claim.node}.{claim.epoch} {claim.how} ann={claim.announced or '-'} served={claim.served}"
+    )
     return f"{nodes} claim={record} {cuts}"
 
 

@@ -273,7 +273,7 @@ def test_history_tells_what_was_seen_beside_what_was_decided(node: Node) -> None
         node.see(seen)
     assert [each.text for each in node.journal.events()] == [
         "the agent started",
-        "the claim names pbx01, epoch 7 (set)",
+        "the claim names pbx01, epoch 7 (moved)",
         f"silent -> standby: {rule(Phase.SILENT, 'other-serves').because}",
         f"standby -> suspecting: {rule(Phase.STANDBY, 'peer-down').because}",
         "the PBX here is stopped",

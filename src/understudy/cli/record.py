@@ -7,7 +7,6 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable
-from dataclasses import replace
 
 import click
 
@@ -141,7 +140,7 @@ async def _declare(node: Node, active: str, facts: Facts, *, forced: bool) -> Cl
     try:
         await node.store.read()
     except ClaimMissing:
-        claim = records.first(active, digest=digest, epoch=epoch)
+        claim = records.first(active, digest=digest, epoch=epoch, forced=forced)
         if not await node.store.create(claim):
             raise Refused(
                 "somebody else wrote a claim at this moment", hint="See: understudy status"
@@ -156,10 +155,7 @@ async def _declare(node: Node, active: str, facts: Facts, *, forced: bool) -> Cl
                 f"the claim has changed meanwhile: it names {claim.node}, epoch {claim.epoch}"
             )
         above = max(epoch, claim.epoch + 1)
-        new = records.declare(claim, active, epoch=above, digest=digest, forced=forced)
-        # Said twice is not waited for less: the node before may still serve.
-        waits = claim.how is How.MOVED and not claim.served and not forced
-        return replace(new, how=How.MOVED) if waits else new
+        return records.declare(claim, active, epoch=above, digest=digest, forced=forced)
 
     return await _change(node, change)
 
