@@ -109,8 +109,12 @@ class Agent:
             self._look_at_pbx()
         if now >= self._turn_due or self._order_is_new():
             self._see()
-        soonest = min(self._reading_due, self._round_due, self._look_due, self._turn_due)
-        return max(soonest - now, pace.TICK)
+        return max(self.due - now, pace.TICK)
+
+    @property
+    def due(self) -> float:
+        """The boot-time second at which `wake` has something to start, as far as is known now."""
+        return min(self._reading_due, self._round_due, self._look_due, self._turn_due)
 
     def _order_is_new(self) -> bool:
         """An order that has to wait is looked at again with whatever happens next."""

@@ -70,7 +70,7 @@ def policy_of(dice: random.Random) -> Policy:
         restart_grace=dice.choice([60.0, 120.0]),
         settle_down=dice.choice([120.0, 600.0]),
         first_proof=15.0,
-        hurry=dice.choice([10.0, 15.0]),
+        hurry=15.0,
         digest="d",
     )
 
@@ -111,7 +111,7 @@ class Weather:
         pair.run(6300.0 - pair.loop.now)
         self._mend_all()
         if dice.random() < 0.3:
-            pair.loop.call_at(6700.0, self._active_dies)
+            pair.loop.call_at(6600.0, self._active_dies)
         pair.run(HOURS_2 - pair.loop.now)
         self._settle()
         pair.end()
@@ -626,13 +626,12 @@ class Weather:
     def _settle(self) -> None:
         """Everything is well.  Give it the time that the numbers ask for, then somebody must serve."""
         policy = self.policy
-        longest = 2 * policy.patience + 6 * policy.interval + 6 * policy.restart_grace + 100
-        for _ in range(2):
-            self.pair.run(longest)
-            if len(self.pair.serving) == 1:
-                return
+        longest = 2 * (2 * policy.patience + 6 * policy.interval + 6 * policy.restart_grace + 100)
+        ends = self.pair.loop.now + longest
+        while len(self.pair.serving) != 1 and self.pair.loop.now < ends:
+            self.pair.run(60.0)
             for machine in self.pair.machines.values():
-                self._start_by_hand(machine)
+                self._start_by_hand(machine, tries=1)
 
     def _judge(self) -> None:
         pair, telling = self.pair, self.telling
@@ -701,7 +700,7 @@ WORST: dict[Phase, tuple[tuple[str, ...], float]] = {
         (
             *_MOVE,
             "agent, now",
-            "failover",
+            *["failover"] * 8,
             "cannot stop",
             *["forced failover, no way to fence"] * 4,
         ),

@@ -441,7 +441,7 @@ class Machine:
             loop=self.loop,
             jitter=self.pair.jitter,
             broken_glass=lambda: self.glass_broken,
-            on_turn=lambda _: self.wake_soon(),  # What was decided may be due earlier.
+            on_turn=lambda _: self._wake_when_due(),  # What was decided may be due earlier.
         )
         try:
             self.agent.begin(booted=booted)
@@ -487,6 +487,13 @@ class Machine:
         count = self._wake_count
         self.pair.loop.call_at(self.pair.loop.now, lambda: self._wake(count))
 
+    def _wake_when_due(self) -> None:
+        if self.agent is not None:
+            self._wake_count += 1
+            count = self._wake_count
+            wait = max(self.agent.due - self.now().boot, 0.0)
+            self.pair.loop.call_at(self.pair.loop.now + wait, lambda: self._wake(count))
+
     def _wake(self, count: int) -> None:
         if count != self._wake_count or self.agent is None:
             return
@@ -524,11 +531,17 @@ class Machine:
             self.loop.start(self._stop_pbx(), lambda _: None)
 
     async def _stop_pbx(self) -> None:
-        try:
-            await self.pbx.stop()
-        except NotStopped:
+        """The guard goes on until no caller can reach the PBX any more, or an agent is back to see to it."""
+        while True:
+            with suppress(NotStopped):
+                await self.pbx.stop()
+                return
             with suppress(NotStopped):
                 await self.pbx.shut_off()
+                return
+            if self.agent is not None:
+                return
+            await Sleep(5.0)
 
 
 class AgentDied(Exception):
