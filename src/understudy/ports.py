@@ -5,15 +5,13 @@ own and may be cancelled at any await.  Unless a docstring says otherwise a fail
 """
 
 from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from understudy.core.claim import Claim
 from understudy.core.observations import Order, Pbx, PeerAnswer, Report
 
 
-@dataclass(frozen=True, slots=True)
-class Moment:
+class Moment(NamedTuple):
     """One reading of the clocks of this machine, in seconds."""
 
     boot: float  # CLOCK_BOOTTIME: counts while the machine sleeps; all ages are differences of it.
