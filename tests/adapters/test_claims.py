@@ -83,7 +83,10 @@ def test_a_claim_survives_being_written_down(claim: Claim) -> None:
         (record.to_text(FIRST).replace("epoch=1", "epoch=١"), "epoch is"),
         (record.to_text(FIRST).replace("epoch=1", "epoch=" + "9" * 5000), "epoch is"),
         (record.to_text(FIRST).replace("served=no", "served=maybe"), "yes or no"),
-        (record.to_text(FIRST).replace("how=set", "how=stolen"), "one of set, taken"),
+        (
+            record.to_text(FIRST).replace("how=set", "how=stolen"),
+            "one of set, moved, forced, taken",
+        ),
         (record.to_text(FIRST).replace("node=pbx01", "node=-"), "node is '-'"),
         (record.to_text(FIRST).replace("node=pbx01", "node="), "node is ''"),
         (record.to_text(FIRST).replace("announced=-", "announced="), "announced is ''"),
