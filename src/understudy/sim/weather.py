@@ -84,7 +84,6 @@ class Weather:
         self.pair = Pair(self.policy, seed=seed, told=told)
         self.telling = Telling(seed)
         self.open: set[str] = set()
-        self.changed_at = 0.0  # When a fault last began or ended.
         self.excused_until = 0.0  # A named exception of PROTOCOL.md may show until then.
         self.keeps = self.dice.random() < 0.15  # Two may be active then: PROTOCOL says so.
         if self.keeps:
@@ -295,14 +294,12 @@ class Weather:
 
         def begin() -> None:
             self.open.add(key)
-            self.changed_at = self.pair.loop.now
             self.telling.most_at_once = max(self.telling.most_at_once, len(self.open))
             self.pair.tell("weather", fault.what)
             fault.strike()
 
         def end() -> None:
             self.open.discard(key)
-            self.changed_at = self.pair.loop.now
             self.pair.tell("weather", f"no more: {fault.what}")
             fault.mend()
 
