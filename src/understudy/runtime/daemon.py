@@ -35,6 +35,7 @@ from understudy.ports import (
 )
 
 from .agent import Agent
+from .companions import Beside, Companion, Company
 from .journal import SqliteJournal
 from .journal_lock import agent_lock, holder
 from .journal_news import news
@@ -89,6 +90,7 @@ class Node:
     glass: Path  # Break-glass: a person runs the PBX whatever the claim says, while this exists.
     start_within: float = 60.0  # Seconds.
     reports: Reports = field(default_factory=Reports)
+    companions: Sequence[Companion] = ()
 
     def world(self, memory: Memory) -> World:
         return World(
@@ -252,6 +254,14 @@ class _Life:
             jitter=lambda: random.uniform(0.9, 1.1),
             broken_glass=node.glass_is_broken,
         )
+        beside = Beside(
+            journal,
+            node.clock,
+            lambda: self.agent.state,
+            lambda: self.agent.policy,
+            self.speaker.say,
+        )
+        self.company = Company(node.companions, beside)
 
     def begin(self) -> None:
         running = asyncio.get_running_loop()
@@ -281,6 +291,7 @@ class _Life:
         self.loop.check()
 
     async def end(self) -> None:
+        await self.company.end()
         await self.loop.end()
         if self.ended_by:
             pbx = self.agent.state.evidence.pbx
@@ -330,6 +341,7 @@ async def _serve(node: Node, journal: SqliteJournal) -> None:
     life = _Life(node, journal)
     manager = _Manager()
     life.begin()
+    life.company.begin()
     manager.tell("READY=1")
     try:
         while not life.ended_by:
@@ -348,7 +360,9 @@ async def _tick(node: Node, journal: SqliteJournal) -> None:
         while not life.ended_by:
             await life.step()
             if _round_is_over(life, began):
-                return
+                break
+        if not life.ended_by:
+            await life.company.visit()
     finally:
         await life.end()
 
