@@ -48,7 +48,7 @@ class Home:
 def test_a_claim_reads_as_a_line_for_people() -> None:
     claim = Claim(node="pbx01", epoch=7, serial=31, served=True, how=How.TAKEN, digest="ab12cd34")
     assert record.to_text(claim) == (
-        "v=1 node=pbx01 epoch=7 serial=31 announced=- served=yes how=taken returns=0 pause=0"
+        "v=1 node=pbx01 epoch=7 serial=31 announced=- ordered=no served=yes how=taken returns=0 pause=0"
         " settle=0 digest=ab12cd34"
     )
 

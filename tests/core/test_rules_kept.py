@@ -354,6 +354,28 @@ def test_S4_an_announcement_is_struck_out_once_the_check_points_have_seen_us_sin
     assert not strikes(announced_at=NOW - 3, up_at=NOW - 4)
 
 
+def test_H3_an_ordered_announcement_is_left_alone_for_as_long_as_a_fence_may_take() -> None:
+    ordered = claim(announced=PEER, ordered=True)
+    stopped: dict[str, Any] = {"pbx": Pbx.STOPPED, "stop_seen": True, "pbx_good_since": NEVER}
+    for stood, refuted, by_person in (
+        (POLICY.announce - 1, "", ""),
+        (POLICY.announce, "announcement-refuted", "person-stopped-pbx"),
+    ):
+        since: dict[str, Any] = {"announced_at": NOW - stood, "proved_at": NOW - stood - 1}
+        seen_up = at(Phase.DOUBTED, ordered, up_at=NOW - 1, **since)
+        assert row(decided(seen_up)) == refuted
+        unseen = at(Phase.DOUBTED, ordered, up_at=NOW - stood - 1, **since, **stopped)
+        assert row(decided(unseen)) == by_person
+
+
+def test_H3_an_ordered_announcement_never_becomes_an_automatic_take() -> None:
+    stood = POLICY.announce + 1
+    for ordered, expected in ((True, "announcement-early"), (False, "patience-spent")):
+        known = claim(PEER, announced=ME, ordered=ordered)
+        state = suspecting(known, down_for=POLICY.patience + 1, announced_for=stood)
+        assert row(decided(state)) == expected
+
+
 def test_S4_an_announcement_that_has_stood_for_too_long_is_struck_out() -> None:
     limit = POLICY.patience + 2 * POLICY.interval
     patient = replace(POLICY, checkpoints_stale=1000.0)  # Serving for so long without a proof.
@@ -663,7 +685,7 @@ def test_H3_an_ordered_failover_announces_then_fences_and_only_then_takes() -> N
     ordered = decided(at(Phase.STANDBY, claim(PEER)), Seen(order=order))
     assert ordered.state.runbook is Runbook.ORDERED
     assert isinstance(ordered.action, WriteClaim)
-    assert ordered.action.new.announced == ME
+    assert (ordered.action.new.announced, ordered.action.new.ordered) == (ME, True)
 
 
 def test_H3_an_unconfirmed_fence_ends_it_unless_two_active_were_accepted() -> None:

@@ -37,6 +37,8 @@ CLAIMS: tuple[Claim | None, ...] = (
             {},
             {"announced": ME},
             {"announced": PEER},
+            {"announced": PEER, "ordered": True},
+            {"announced": ME, "ordered": True},
             {"served": False},
             {"served": False, "announced": ME},
             {"served": False, "how": How.HANDED},

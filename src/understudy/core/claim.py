@@ -30,6 +30,7 @@ class Claim:
     epoch: int
     serial: int
     announced: str = ""  # The node that is about to take it, or "".
+    ordered: bool = False  # Did a person order that (H3)?
     served: bool = False  # Has `node` answered calls in this epoch?
     how: How = How.SET
     returns: int = 0  # Automatic moves in a row away from a node that could not serve (T5).
@@ -57,14 +58,14 @@ def touch(claim: Claim) -> Claim:
     return replace(claim, serial=claim.serial + 1)
 
 
-def announce(claim: Claim, node: str) -> Claim:
-    """T1: `node` is about to take it."""
-    return replace(touch(claim), announced=node)
+def announce(claim: Claim, node: str, *, ordered: bool = False) -> Claim:
+    """T1, H3: `node` is about to take it, by itself or because a person `ordered` it."""
+    return replace(touch(claim), announced=node, ordered=ordered)
 
 
 def strike(claim: Claim) -> Claim:
     """S4, and withdrawal: nobody is about to take it any more."""
-    return replace(touch(claim), announced="")
+    return replace(touch(claim), announced="", ordered=False)
 
 
 def take(claim: Claim, node: str, *, settle: int) -> Claim:
@@ -100,7 +101,7 @@ def adopt(claim: Claim, digest: str) -> Claim:
 
 def pause(claim: Claim, until: int) -> Claim:
     """C7: setting it withdraws an announcement."""
-    return replace(touch(claim), pause=until, announced="")
+    return replace(strike(claim), pause=until)
 
 
 def resume(claim: Claim) -> Claim:
@@ -127,6 +128,4 @@ def declare(claim: Claim, node: str, *, epoch: int, digest: str, forced: bool = 
 
 
 def _move(claim: Claim, node: str, how: How) -> Claim:
-    return replace(
-        touch(claim), node=node, epoch=claim.epoch + 1, announced="", served=False, how=how
-    )
+    return replace(strike(claim), node=node, epoch=claim.epoch + 1, served=False, how=how)

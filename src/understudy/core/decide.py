@@ -118,7 +118,7 @@ def _action(f: Facts) -> Action:
     settle = int(f.wall + f.policy.settle_down) if f.state.automatic else 0
     match step:
         case Step.ANNOUNCE:
-            return WriteClaim(claim, records.announce(claim, me))
+            return WriteClaim(claim, records.announce(claim, me, ordered=True))
         case Step.CLAIM:
             return WriteClaim(claim, records.take(claim, me, settle=settle))
         case Step.FENCE:

@@ -74,6 +74,7 @@ def next_turn(state: State, now: float, policy: Policy) -> float:
         evidence.void_since + policy.first_proof,
         evidence.epoch_at + policy.outlives,
         evidence.pbx_good_since + policy.settle_down,
+        evidence.announced_at + policy.announce,
         evidence.announced_at + policy.patience + 2 * policy.interval,
         evidence.start_failed_at + 3 * policy.restart_grace,
         evidence.down_since + policy.patience - policy.announce,

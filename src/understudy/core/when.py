@@ -120,7 +120,7 @@ def our_announcement_is_early(f: Facts) -> bool:
     """H3: left by an ordered failover that was not confirmed; patience has not come that far by itself."""
     due = f.policy.patience - f.policy.announce
     early = f.evidence.announced_at - f.evidence.down_since < due
-    return our_announcement_is_left(f) and early
+    return our_announcement_is_left(f) and (early or _is_ordered(f))
 
 
 def claim_is_fresh_enough(f: Facts) -> bool:
@@ -135,6 +135,7 @@ def their_announcement_is_refuted(f: Facts) -> bool:
         claim_is_ours(f)
         and they_announced(f)
         and evidence.up_at >= evidence.announced_at
+        and not _a_fence_is_coming(f)
         and not f.seen.busy
     )
 
@@ -150,11 +151,21 @@ def their_announcement_is_left(f: Facts) -> bool:
     )
 
 
+def _is_ordered(f: Facts) -> bool:
+    return f.claim is not None and f.claim.ordered
+
+
+def _a_fence_is_coming(f: Facts) -> bool:
+    """H3: who ordered a failover knows how we are; the order to stop must have time to come."""
+    return _is_ordered(f) and f.now - f.evidence.announced_at < f.policy.announce
+
+
 def person_stopped_the_pbx(f: Facts) -> bool:
     """A stop by a person is no death: while our agent lives, no failover answers it."""
     evidence = f.evidence
     stopped = evidence.pbx is Pbx.STOPPED and evidence.stop_seen
-    return claim_is_ours(f) and they_announced(f) and stopped and not f.seen.busy
+    announced = they_announced(f) and not _a_fence_is_coming(f)
+    return claim_is_ours(f) and announced and stopped and not f.seen.busy
 
 
 def pbx_stopped_unseen(f: Facts) -> bool:

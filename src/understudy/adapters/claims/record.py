@@ -1,6 +1,6 @@
 """The claim as one line of text, for people and for machines.
 
-    v=1 node=pbx01 epoch=7 serial=31 announced=- served=yes how=taken returns=0 pause=0 ...
+    v=1 node=pbx01 epoch=7 serial=31 announced=- ordered=no served=yes how=taken returns=0 ...
 
 Equal claims have equal text and the other way round: the servers that decide compare the text
 (PROTOCOL.md C2).
@@ -20,6 +20,7 @@ _KEYS = (
     "epoch",
     "serial",
     "announced",
+    "ordered",
     "served",
     "how",
     "returns",
@@ -37,6 +38,7 @@ def to_text(claim: Claim) -> str:
         claim.epoch,
         claim.serial,
         claim.announced or _NOTHING,
+        "yes" if claim.ordered else "no",
         "yes" if claim.served else "no",
         claim.how,
         claim.returns,
@@ -67,6 +69,7 @@ def from_text(text: str) -> Claim:
         epoch=_number("epoch", values),
         serial=_number("serial", values),
         announced=_word_or_nothing("announced", values),
+        ordered=_yes_or_no("ordered", values),
         served=_yes_or_no("served", values),
         how=_how("how", values),
         returns=_number("returns", values),
