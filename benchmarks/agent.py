@@ -6,6 +6,7 @@ machine: `python benchmarks/agent.py [--seconds 60] [--json]`.
 
 import argparse
 import asyncio
+import compileall
 import json
 import os
 import resource
@@ -17,6 +18,7 @@ from pathlib import Path
 import dns.asyncquery
 import dns.message
 
+import understudy
 from understudy.demo.stage import Stage
 
 TICKS = os.sysconf("SC_CLK_TCK")
@@ -61,34 +63,34 @@ async def serves(stage: Stage, name: str, within: float) -> bool:
 
 
 async def daemons(stage: Stage, seconds: float) -> dict[str, object]:
-    agents = {name: child(pid) for name, pid in stage.agent_pids().items()}
+    """An agent's own CPU and memory; and the CPU of the programs that it ran (the demo's status script)."""
+    agents = stage.agent_pids()
     await asyncio.sleep(5.0)
-    before = {name: cpu(pid) for name, pid in agents.items()}
+    before = {name: (cpu(pid), programs(pid)) for name, pid in agents.items()}
     await asyncio.sleep(seconds)
     return {
         f"{name}_{what}": value
         for name, pid in agents.items()
         for what, value in (
-            ("cpu_percent_of_a_core", round(100 * (cpu(pid) - before[name]) / seconds, 2)),
+            ("cpu_percent_of_a_core", percent(cpu(pid) - before[name][0], seconds)),
+            ("programs_percent_of_a_core", percent(programs(pid) - before[name][1], seconds)),
             ("pss_mb", round(pss(pid), 1)),
         )
     }
 
 
-def child(pid: int) -> int:
-    """The agent itself: the node's own command is a shell script that may wait for it."""
-    for process in Path("/proc").glob("[0-9]*"):
-        try:
-            if int(stat(process)[1]) == pid:
-                return int(process.name)
-        except (OSError, ValueError, IndexError):
-            continue
-    return pid
+def percent(spent: float, seconds: float) -> float:
+    return round(100 * spent / seconds, 2)
 
 
 def cpu(pid: int) -> float:
-    """Seconds of user and system time, of the process and of its children that have ended."""
-    return sum(int(field) for field in stat(Path(f"/proc/{pid}"))[11:15]) / TICKS
+    """Seconds of user and system time, of the process alone."""
+    return sum(int(field) for field in stat(Path(f"/proc/{pid}"))[11:13]) / TICKS
+
+
+def programs(pid: int) -> float:
+    """The same of its children that have ended."""
+    return sum(int(field) for field in stat(Path(f"/proc/{pid}"))[13:15]) / TICKS
 
 
 def stat(process: Path) -> list[str]:
@@ -104,6 +106,7 @@ def pss(pid: int) -> float:
 
 async def ticks(stage: Stage) -> float:
     """CPU of one `understudy tick` on the standby, interpreter included; median of five."""
+    compileall.compile_dir(Path(understudy.__file__).parent, quiet=1)  # As an installed package is.
     await stage.power_off("pbx02")
     (stage.hosts["pbx02"].folder / "no-power").unlink(missing_ok=True)
     found = []

@@ -1,6 +1,7 @@
 """The NRPE probe against Debian's real nrpe, and against what else may listen on its port."""
 
 import asyncio
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import fields, replace
@@ -217,7 +218,7 @@ def test_certificates_are_looked_at_again_after_a_while(
         for _ in range(3):
             assert (await probe.ask("up")).health is Health.UP
             assert probe._tls is not None
-            seen.append(probe._tls.context.session)
+            seen.append(probe._tls.session)
         return seen
 
     assert len(set(map(id, asyncio.run(sessions())))) == 3
@@ -391,6 +392,49 @@ def test_an_unresolvable_host_is_unknown_not_down(address: str) -> None:
     assert address in report.text
 
 
+@pytest.mark.parametrize("tls", [Tls.OFF, Tls.ANONYMOUS])
+def test_a_host_name_that_refuses_us_is_told_so(tls: Tls) -> None:
+    with daemon(*(("-n",) if tls is Tls.OFF else ()), allowed="127.0.0.9") as there:
+        asked = replace(_settings(there, tls=tls), address=Host("localhost"))
+        for report in _ask_often(asked, ["up"] * 5):
+            assert report.health is Health.UNKNOWN
+            assert "closed without an answer: allowed_hosts lacks our address" in report.text
+
+
+def test_an_ipv6_address_may_be_asked() -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readexactly(1036)
+        writer.write(encode(Packet(version=Version.V2, role=Role.ANSWER, text=b"OK")))
+
+    async def story() -> Report:
+        async with _server(answer, "::1") as port:
+            return await NrpeProbe("cp1", replace(_plain(port), address=Host("::1"))).ask("n")
+
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError as error:
+        pytest.skip(f"NOT TESTED: this machine has no IPv6 on loopback: {error}")
+    assert asyncio.run(story()).text == "OK"
+
+
+@pytest.mark.parametrize("mode", ["plain", "anonymous"])
+def test_no_question_leaves_a_descriptor_behind(modes: dict[str, Settings], mode: str) -> None:
+    async def story() -> None:
+        probe = NrpeProbe("cp1", modes[mode])
+        await probe.ask("up")
+        before = _descriptors()
+        for wait in (0.0, 0.001, 0.003, 0.01):
+            task = asyncio.create_task(probe.ask("pause"))
+            await asyncio.sleep(wait)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+        assert (await probe.ask("up")).text == UP
+        assert _descriptors() == before
+
+    asyncio.run(story())
+
+
 def test_a_host_name_may_be_asked(modes: dict[str, Settings]) -> None:
     assert _ask(replace(modes["anonymous"], address=Host("localhost")), "up").text == UP
 
@@ -502,6 +546,10 @@ def _plain(port: int, *, connections: int = 2) -> Settings:
     )
 
 
+def _descriptors() -> set[Path]:
+    return set(Path("/proc/self/fd").iterdir())
+
+
 def _ask(settings: Settings, node: str) -> Report:
     return _ask_often(settings, [node])[0]
 
@@ -533,7 +581,7 @@ def _ask_server(
 
 
 @asynccontextmanager
-async def _server(handler: Handler) -> AsyncIterator[int]:
+async def _server(handler: Handler, address: str = "127.0.0.1") -> AsyncIterator[int]:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             await handler(reader, writer)
@@ -543,7 +591,7 @@ async def _server(handler: Handler) -> AsyncIterator[int]:
         except asyncio.CancelledError:
             writer.transport.abort()
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    server = await asyncio.start_server(serve, address, 0)
     try:
         yield server.sockets[0].getsockname()[1]
     finally:

@@ -137,17 +137,20 @@ def _start(
     env: Mapping[str, str] | None,
     leaves_running: bool,
 ) -> _Running:
-    files = [stack.enter_context(tempfile.TemporaryFile()) for _ in range(3)]  # noqa: SIM115
-    files[0].write(stdin)
-    files[0].seek(0)
+    files = _files(stack, 2 if leaves_running else 0)
+    words: int | IO[bytes] = subprocess.DEVNULL
+    if stdin:
+        (words,) = _files(stack, 1)
+        words.write(stdin)
+        words.seek(0)
     try:
         # Popen, not asyncio's: that one waits for the end of the output as well, which a daemon may
         # hold open.
         process = subprocess.Popen(
             list(argv),
-            stdin=files[0],
-            stdout=files[1] if leaves_running else subprocess.PIPE,
-            stderr=files[2] if leaves_running else subprocess.PIPE,
+            stdin=words,
+            stdout=files[0] if leaves_running else subprocess.PIPE,
+            stderr=files[1] if leaves_running else subprocess.PIPE,
             env={**os.environ, **(env or {}), "LC_ALL": "C"},
             start_new_session=True,
         )
@@ -155,11 +158,15 @@ def _start(
         why = error.strerror if isinstance(error, OSError) else str(error)
         raise Unreachable(f"cannot run {argv[0]}: {why}") from error
     if process.stdout is None or process.stderr is None:
-        return _Running(process=process, out=_File(files[1], limit), err=_File(files[2], limit))
+        return _Running(process=process, out=_File(files[0], limit), err=_File(files[1], limit))
     out, err = _Pipe(process.stdout, limit), _Pipe(process.stderr, limit)
     stack.callback(out.close)
     stack.callback(err.close)
     return _Running(process=process, out=out, err=err)
+
+
+def _files(stack: ExitStack, count: int) -> list[IO[bytes]]:
+    return [stack.enter_context(tempfile.TemporaryFile()) for _ in range(count)]
 
 
 async def _ended(process: subprocess.Popen[bytes]) -> int:

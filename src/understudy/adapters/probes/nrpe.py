@@ -4,9 +4,9 @@ In process, because forking check_nrpe costs an order of magnitude more (benchma
 """
 
 import asyncio
-import ipaddress
 import ssl
 import time
+from contextlib import closing
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -14,12 +14,12 @@ from understudy.adapters.probes import nrpe_tls, plugin
 from understudy.adapters.probes.nrpe_packet import (
     Decoder,
     Packet,
-    PacketError,
     Role,
     Version,
     encode,
 )
 from understudy.adapters.probes.nrpe_trouble import Asked, Closed, Stage, Tls, daemons_hint, explain
+from understudy.adapters.probes.nrpe_wire import Wire, dialler
 from understudy.config.settings import Host, InputFile, Port, Seconds, SecretFile, setting
 from understudy.core.observations import Health, Report
 
@@ -112,8 +112,7 @@ class NrpeProbe:
         self._settings = settings
         self._slots = asyncio.Semaphore(settings.connections)
         self._tls: nrpe_tls.Client | None = None
-        # RFC 8305, for names: a dead IPv6 route must not eat the whole deadline.
-        self._second_family = None if _is_address(settings.address) else 0.25
+        self._dial = dialler(settings.address, settings.port)
         self._works: Version | None = None  # The packet version that this daemon has answered.
 
     async def ask(self, node: str) -> Report:
@@ -161,14 +160,14 @@ class NrpeProbe:
     async def _exchange(self, question: bytes, progress: "_Progress") -> Packet:
         """One connection, one question, one answer.  Raises Closed, PacketError, OSError."""
         tls = self._secured()
-        transport, line = await self._connect(question, tls, progress)
-        try:
-            answer = await line.answer()
-            if tls:
-                tls.remember(transport)
-        finally:
-            transport.abort()  # A polite end would keep a process of the daemon waiting for ours.
-        return answer
+        if tls is None:
+            with closing(await self._connected(progress)) as wire:
+                return await _say(question, wire, progress)
+        wire, secured = await self._connected_by(tls, progress)
+        with closing(wire):
+            answer = await _say(question, secured, progress)
+            tls.remember(secured)
+            return answer
 
     def _secured(self) -> nrpe_tls.Client | None:
         """Made with the first question: a file of no use is then a report, and mending it enough."""
@@ -184,30 +183,28 @@ class NrpeProbe:
             raise ValueError(f"ca_file, cert_file or key_file is of no use: {error}") from error
         return self._tls
 
-    async def _connect(
-        self, question: bytes, tls: nrpe_tls.Client | None, progress: "_Progress"
-    ) -> "tuple[asyncio.Transport, _Line]":
-        chosen = self._settings
+    async def _connected(self, progress: "_Progress") -> Wire:
         progress.stage = Stage.CONNECTING
-        resumes = tls is not None and tls.will_resume()
+        return await self._dial()
+
+    async def _connected_by(
+        self, tls: nrpe_tls.Client, progress: "_Progress"
+    ) -> tuple[Wire, nrpe_tls.Secured]:
+        resumes = tls.will_resume()
+        wire = await self._connected(progress)
+        progress.stage = Stage.SECURING
+        name = self._settings.server_name or self._settings.address
         try:
-            return await asyncio.get_running_loop().create_connection(
-                lambda: _Line(question, tls, progress),
-                chosen.address,
-                chosen.port,
-                ssl=tls.context if tls else None,
-                server_hostname=(chosen.server_name or chosen.address) if tls else None,
-                ssl_handshake_timeout=chosen.timeout + 1 if tls else None,  # Ours comes first.
-                happy_eyeballs_delay=self._second_family,
-            )
-        except (ssl.SSLError, ConnectionResetError) as error:
-            if tls is None or not resumes:
+            return wire, await tls.secure(wire, name)
+        except BaseException as error:
+            wire.close()
+            if not resumes or not isinstance(error, ssl.SSLError | ConnectionResetError):
                 raise
             if isinstance(error, ssl.SSLError):
                 tls.never_resume()
             else:
                 tls.forget()
-            return await self._connect(question, tls, progress)
+        return await self._connected_by(tls, progress)
 
     def _asked(self, stage: Stage) -> Asked:
         chosen = self._settings
@@ -226,57 +223,18 @@ class _Progress:
     stage = Stage.QUEUED
 
 
-class _Line(asyncio.Protocol):
-    """A connection to the daemon: asyncio makes it when TCP stands, and tells when TLS does."""
-
-    def __init__(self, question: bytes, tls: nrpe_tls.Client | None, progress: _Progress) -> None:
-        self._question = question
-        self._tls = tls
-        self._progress = progress
-        self._decoder = Decoder(Role.ANSWER)
-        self._end: asyncio.Future[Packet | Exception] = asyncio.get_running_loop().create_future()
-        progress.stage = Stage.SECURING if tls else Stage.ASKED
-
-    async def answer(self) -> Packet:
-        end = await self._end
-        if isinstance(end, Exception):
-            raise end
-        return end
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        try:
-            if self._tls:
-                self._tls.check(transport)
-        except OSError as error:
-            self._finish(error)
-            return
-        self._progress.stage = Stage.ASKED
-        transport.write(
-            self._question
-        )  # In one piece: nrpe reads one TLS record and drops what is cut elsewhere.
-        if self._tls:
-            nrpe_tls.hurry(transport)
-
-    def data_received(self, data: bytes) -> None:
-        if self._end.done():
-            return
-        try:
-            packet = self._decoder.feed(data)
-        except PacketError as error:
-            self._finish(error)
-        else:
+async def _say(question: bytes, line: Wire | nrpe_tls.Secured, progress: _Progress) -> Packet:
+    progress.stage = Stage.ASKED
+    decoder = Decoder(Role.ANSWER)
+    try:
+        await line.send(question)
+        while piece := await line.receive():
+            packet = decoder.feed(piece)
             if packet:
-                self._finish(packet)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        closed = Closed(self._decoder.received)
-        closed.__cause__ = exc
-        self._finish(closed)
-
-    def _finish(self, end: Packet | Exception) -> None:
-        if not self._end.done():
-            self._end.set_result(end)
+                return packet
+    except OSError as error:
+        raise Closed(decoder.received) from error
+    raise Closed(decoder.received)
 
 
 def _judge(answer: Packet) -> tuple[Health, str]:
@@ -284,11 +242,3 @@ def _judge(answer: Packet) -> tuple[Health, str]:
     if not text:
         return Health.UNKNOWN, f"the check ended with {answer.code} and said nothing"
     return plugin.health(answer.code), text + daemons_hint(text)
-
-
-def _is_address(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True

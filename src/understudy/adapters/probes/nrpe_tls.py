@@ -5,12 +5,12 @@ proves nobody's identity.  The two contexts below have nothing in common, so tha
 become anonymous by accident.
 """
 
-import asyncio
 import socket
 import ssl
 import time
 from pathlib import Path
-from typing import Any
+
+from understudy.adapters.probes.nrpe_wire import PIECE, Wire
 
 RESUME_FOR = (
     600.0  # Seconds until certificates are looked at again: a resumed session does not show them.
@@ -19,7 +19,7 @@ RESUME_FOR = (
 
 def anonymous() -> "Client":
     """As check_nrpe does it without options: any daemon, no identity."""
-    context = _Context(ssl.PROTOCOL_TLS_CLIENT)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
     # OpenSSL offers anonymous suites at security level 0 alone.  With a certificate there the
@@ -37,7 +37,7 @@ def verified(ca: Path | None, certificate: Path | None, key: Path | None) -> "Cl
     # Python's own list of ciphers, unchanged: with a list that has anonymous suites, CERT_REQUIRED
     # and check_hostname are silently without effect, since a server without a certificate has none
     # to be checked.
-    context = _Context(ssl.PROTOCOL_TLS_CLIENT)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     if ca is None:
         context.load_default_certs()
     else:
@@ -52,8 +52,9 @@ def verified(ca: Path | None, certificate: Path | None, key: Path | None) -> "Cl
 class Client:
     """One daemon's TLS: a context, and a session to resume.  Belongs to one event loop."""
 
-    def __init__(self, context: "_Context", *, verified: bool, resumes: bool) -> None:
+    def __init__(self, context: ssl.SSLContext, *, verified: bool, resumes: bool) -> None:
         self.context = context
+        self.session: ssl.SSLSession | None = None
         self._verified = verified
         self._resumes = resumes
         self._full_handshake = 0.0
@@ -62,65 +63,89 @@ class Client:
         """Does the next connection try to resume a session?  Forgets one that is too old."""
         if time.monotonic() - self._full_handshake > RESUME_FOR:
             self.forget()
-        return self.context.session is not None
+        return self.session is not None
 
     def forget(self) -> None:
         """The next handshake is a whole one."""
-        self.context.session = None
+        self.session = None
 
     def never_resume(self) -> None:
         """The daemon cannot do it."""
         self._resumes = False
         self.forget()
 
-    def check(self, transport: asyncio.BaseTransport) -> None:
-        """After the handshake: whoever must have proved a name has.  Raises ssl.SSLError."""
+    async def secure(self, wire: Wire, server_name: str) -> "Secured":
+        """Shake hands.  Raises ssl.SSLError and other OSErrors; the wire stays the caller's."""
+        secured = Secured(wire, self.context, server_name, self.session)
+        await secured.shake_hands()
         # OpenSSL has seen to it already.  This asks for the result instead of trusting in how we
         # asked for it.
-        if self._verified and not _ssl_object(transport).getpeercert(binary_form=True):
+        if self._verified and not secured.tls.getpeercert(binary_form=True):
             raise ssl.SSLError("the daemon showed no certificate")
+        return secured
 
-    def remember(self, transport: asyncio.BaseTransport) -> None:
+    def remember(self, secured: "Secured") -> None:
         """After an answer: keep its session, which TLS 1.3 sends together with the answer.
 
         One session serves until it is too old; RFC 8446 (C.4) would rather have a new one each
         time, so that nobody sees that it is the same client.  Our address shows that anyway.
         """
-        tls = _ssl_object(transport)
-        if self._resumes and not tls.session_reused:
+        if self._resumes and not secured.tls.session_reused:
             self._full_handshake = time.monotonic()
-            self.context.session = tls.session
+            self.session = secured.tls.session
 
 
-def hurry(transport: asyncio.BaseTransport) -> None:
-    """After the question is written: acknowledge at once what comes.
+class Secured:
+    """A wire under TLS, with the same two methods."""
 
-    With TLS 1.3 the daemon's answer waits, by Nagle's algorithm, for our acknowledgement of its
-    session tickets, which Linux delays by 40 ms.  The option is no lasting one (tcp(7)), so it is
-    set for each question, after the write.
-    """
-    wire = transport.get_extra_info("socket")
-    if wire is not None and hasattr(socket, "TCP_QUICKACK"):
-        wire.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
-
-
-class _Context(ssl.SSLContext):
-    """Resumes a session, for which asyncio has no parameter; it makes each TLS by `wrap_bio`."""
-
-    session: ssl.SSLSession | None = None
-
-    def wrap_bio(
+    def __init__(
         self,
-        incoming: ssl.MemoryBIO,
-        outgoing: ssl.MemoryBIO,
-        server_side: bool = False,
-        server_hostname: str | bytes | None = None,
-        session: ssl.SSLSession | None = None,
-    ) -> ssl.SSLObject:
-        return super().wrap_bio(
-            incoming, outgoing, server_side, server_hostname, session or self.session
+        wire: Wire,
+        context: ssl.SSLContext,
+        server_name: str,
+        session: ssl.SSLSession | None,
+    ) -> None:
+        self._wire = wire
+        self._come = ssl.MemoryBIO()
+        self._go = ssl.MemoryBIO()
+        self.tls = context.wrap_bio(
+            self._come, self._go, server_hostname=server_name, session=session
         )
 
+    async def shake_hands(self) -> None:
+        """Our last words wait for the question: one packet less.  Raises OSError."""
+        self._wire.set(socket.TCP_NODELAY)
+        while True:
+            try:
+                self.tls.do_handshake()
+            except ssl.SSLWantReadError:
+                await self._wire.send(self._go.read())
+                piece = await self._wire.receive()
+                if not piece:
+                    raise ConnectionResetError("closed within the handshake") from None
+                self._come.write(piece)
+            else:
+                return
 
-def _ssl_object(transport: asyncio.BaseTransport) -> Any:
-    return transport.get_extra_info("ssl_object")
+    async def send(self, data: bytes) -> None:
+        """As one TLS record, up to 16 KiB: nrpe reads one, and drops what is cut.  Raises OSError.
+
+        With TLS 1.3 the daemon's answer waits, by Nagle's algorithm, for our acknowledgement of
+        its session tickets, which Linux delays by 40 ms.  The option that hurries it is no lasting
+        one (tcp(7)), so it is set for each question, after the write.
+        """
+        self.tls.write(data)
+        await self._wire.send(self._go.read())
+        if hasattr(socket, "TCP_QUICKACK"):
+            self._wire.set(socket.TCP_QUICKACK)
+
+    async def receive(self) -> bytes:
+        """What comes next; nothing when the other side has closed.  Raises OSError."""
+        while True:
+            try:
+                return self.tls.read(PIECE)
+            except ssl.SSLWantReadError:
+                piece = await self._wire.receive()
+            if not piece:
+                return b""
+            self._come.write(piece)
