@@ -5,7 +5,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3.12 || command -v p
 BIN := .venv/bin
 STAMP := .venv/ready-$(shell cat requirements/dev.txt pyproject.toml | sha256sum | cut -c1-12)
 
-.PHONY: demo test check soak prove bench docs clean packages
+.PHONY: demo test check soak prove bench docs clean packages deb deb-test
 
 demo: $(STAMP)
 	@$(BIN)/understudy demo
@@ -27,6 +27,12 @@ bench: $(STAMP) packages
 
 docs: $(STAMP)
 	@$(BIN)/python script/generate_docs.py
+
+deb: $(STAMP)  ## The Debian package, for DIST=bookworm, trixie (unless you say) or sid
+	@script/build_deb --dist $(or $(DIST),trixie)
+
+deb-test: $(STAMP) packages  ## Built, installed, upgraded, removed on a host of each of DISTS
+	@DEB_DISTS="$(or $(DISTS),bookworm trixie sid)" $(BIN)/pytest -q -s tests/packaging/test_deb.py
 
 packages:
 	@script/packages

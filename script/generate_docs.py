@@ -11,11 +11,14 @@ from pathlib import Path
 
 from understudy.adapters.claims import CLAIMS
 from understudy.adapters.names import NAMES
+from understudy.adapters.notify import NOTIFIERS
 from understudy.adapters.probes import PROBES
 from understudy.adapters.services import SERVICES
 from understudy.cli import manual
 from understudy.config import describe
 from understudy.core import explain
+from understudy.doctor import page as findings
+from understudy.runtime import telling_words
 
 REFERENCE = Path(__file__).resolve().parent.parent / "docs" / "reference"
 FAMILIES: describe.Families = {
@@ -23,6 +26,7 @@ FAMILIES: describe.Families = {
     "claim": CLAIMS,
     "name": NAMES,
     "service": SERVICES,
+    "notify": NOTIFIERS,
 }
 
 
@@ -31,7 +35,9 @@ def main(arguments: list[str]) -> int:
         REFERENCE / "config.md": describe.reference(FAMILIES),
         REFERENCE / "understudy.toml": describe.sample(FAMILIES),
         REFERENCE / "cli.md": _text(manual.page()),
+        REFERENCE / "findings.md": _text(findings.page()),
         REFERENCE / "phases.md": _text([manual.GENERATED, *explain.page()]),
+        REFERENCE / "messages.md": _text([manual.GENERATED, *telling_words.page()]),
     }
     stale = [path for path, text in pages.items() if _held(path) != text]
     if "--check" in arguments:

@@ -5,6 +5,8 @@ own and may be cancelled at any await.  Unless a docstring says otherwise a fail
 """
 
 from collections.abc import Awaitable, Callable, Coroutine
+from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any, NamedTuple, Protocol
 
 from understudy.core.claim import Claim
@@ -111,6 +113,40 @@ class Copies(Protocol):
     async def demote(self) -> None: ...
 
     async def renew(self) -> None: ...
+
+
+class Severity(StrEnum):
+    """How soon a person should read it."""
+
+    INFO = "info"  # Good to know.
+    WARNING = "warning"  # Today.
+    CRITICAL = "critical"  # Now.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Message:
+    """What a person is told."""
+
+    id: str  # The same for each try: whoever gets it twice can tell.
+    kind: str  # A word of the catalogue: "failover-done".
+    subject: str  # One line.
+    body: str  # Plain text.
+    at: float  # Wall clock seconds: when it happened.
+    node: str  # That tells it.
+    pair: str
+    severity: Severity
+
+
+class Notifier(Protocol):
+    """One way to one reader: a mail address, a chat room, a program."""
+
+    name: str  # Unique, for sentences and for the journal: "mail (ops@example.com)".
+
+    async def send(self, message: Message) -> None:
+        """Return when whoever passes it on has taken it; safe to repeat.
+
+        Raises Denied where another try would be refused as well, and another AdapterError where it is worth one.
+        """
 
 
 class Task(Protocol):

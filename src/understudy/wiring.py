@@ -7,15 +7,17 @@ beside it use.
 import os
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from understudy.adapters import dnswire
 from understudy.adapters.claims import CLAIMS
-from understudy.adapters.claims.dns import resolve
+from understudy.adapters.claims.dns import Place, resolve
 from understudy.adapters.kind import Kind
 from understudy.adapters.names import NAMES, SeveralNames, Target
+from understudy.adapters.notify import NOTIFIERS
 from understudy.adapters.peers.door import Door, Timeouts, over_ssh
 from understudy.adapters.probes import PROBES
 from understudy.adapters.services import SERVICES
@@ -26,8 +28,10 @@ from understudy.core.claim import Claim
 from understudy.core.observations import Order, PeerAnswer
 from understudy.core.policy import Policy
 from understudy.errors import ConfigError, Unreachable
-from understudy.ports import ClaimStore, Clock, Moment, Probe, ServiceName
+from understudy.ports import ClaimStore, Clock, Moment, Notifier, Probe, ServiceName
+from understudy.runtime.companions import Companion
 from understudy.runtime.daemon import Node, Reports, Way
+from understudy.runtime.watch import Watch
 
 CONFIG = Path("/etc/understudy/understudy.toml")
 NODE_FILE = Path("/etc/understudy/node")
@@ -38,6 +42,7 @@ FAMILIES: Mapping[str, Mapping[str, Kind[Any, Any]]] = {
     "claim": CLAIMS,
     "name": NAMES,
     "service": SERVICES,
+    "notify": NOTIFIERS,
 }
 CATALOGUES: load.Catalogues = {
     family: {kind: member.settings for kind, member in kinds.items()}
@@ -112,6 +117,8 @@ def build(config: Config, node: str, *, lenient: bool = False) -> Node:
     """
     clock, reports = SystemClock(), Reports()
     policy = policy_of(config, node)
+    peer = way_to(config, policy.peer, clock)
+    glass = config.path.absolute().parent / GLASS
     return Node(
         policy=policy,
         clock=clock,
@@ -119,15 +126,39 @@ def build(config: Config, node: str, *, lenient: bool = False) -> Node:
         store=_claim_store(config) if lenient else claim_store(config),
         name=_service_name(config) if lenient else service_name(config),
         service=SERVICES[config.service.kind].build(config.service.settings, report=reports),
-        peer=way_to(config, policy.peer, clock),
+        peer=peer,
         copies=NoCopies(),
         probes=tuple(_probes(config)),
         journal_path=config.journal.path,
         journal_days=config.journal.keep / 86_400.0,
-        glass=config.path.absolute().parent / GLASS,
+        glass=glass,
         start_within=float(getattr(config.service.settings, "start_within", 60.0)),
         reports=reports,
+        companions=(_watch(peer, glass), *_telling(config, node, glass)),
     )
+
+
+def _watch(peer: Way, glass: Path) -> Watch:
+    return Watch(peer=peer, version=lambda: version("understudy"), glass=glass.exists)
+
+
+def notifiers(config: Config, node: str) -> tuple[Notifier, ...]:
+    """Every way to people that `node` has."""
+    host = config.nodes[node].host
+    return tuple(
+        notifier
+        for name, chosen in config.notify.items()
+        for notifier in NOTIFIERS[chosen.kind].build(name, chosen.settings, host=host)
+    )
+
+
+def _telling(config: Config, node: str, glass: Path) -> Iterator[Companion]:
+    """Nothing of it is imported where nobody is told."""
+    if config.notify:
+        from understudy.runtime.telling import About, Telling
+
+        about = About(pair=config.pair.name, service=config.pair.service, glass=str(glass))
+        yield Telling(about, notifiers(config, node))
 
 
 def claim_store(config: Config) -> ClaimStore:
@@ -136,6 +167,13 @@ def claim_store(config: Config) -> ClaimStore:
         config.claim.settings, service=config.pair.service, **_given_by_name(config)
     )
     return store
+
+
+def claim_place(config: Config) -> Place | None:
+    """Where in the DNS the claim is, if it is there.  Raises ConfigError."""
+    if config.claim.kind != "dns":
+        return None
+    return resolve(config.claim.settings, service=config.pair.service, **_given_by_name(config))
 
 
 def service_name(config: Config) -> ServiceName:
@@ -156,14 +194,18 @@ def service_name(config: Config) -> ServiceName:
     return names[0] if len(names) == 1 else SeveralNames(names)
 
 
-def way_to(config: Config, node: str, clock: Clock) -> Way:
-    """The way to the agent of `node`."""
+def way_prefix(config: Config, node: str) -> tuple[str, ...]:
+    """The command that reaches the agent of `node`; empty where no way is configured."""
     settings = config.nodes[node]
     if settings.door is not None:
-        prefix: tuple[str, ...] = tuple(settings.door)
-    elif settings.ssh is not None:
-        prefix = over_ssh(settings.ssh)
-    else:
+        return tuple(settings.door)
+    return over_ssh(settings.ssh) if settings.ssh is not None else ()
+
+
+def way_to(config: Config, node: str, clock: Clock) -> Way:
+    """The way to the agent of `node`."""
+    prefix = way_prefix(config, node)
+    if not prefix:
         return NoPeer(node)
     fence = schema.stop_within(config) + 15.0
     return Door(node, prefix, Timeouts(fence=fence), clock=lambda: clock.now().boot)
@@ -288,9 +330,9 @@ def _given_by_name(config: Config) -> dict[str, Any]:
 
 def _claim_record(config: Config, name: Any) -> str | None:
     """The claim's TXT record, if an update of this name can have it as a prerequisite."""
-    if config.claim.kind != "dns":
+    place = claim_place(config)
+    if place is None:
         return None
-    place = resolve(config.claim.settings, service=config.pair.service, **_given_by_name(config))
     zone = place.zone.to_text(omit_final_dot=True).lower()
     same = place.server == dnswire.Server(name.server, name.port) and zone == name.zone
     return place.record.to_text(omit_final_dot=True) if same else None

@@ -35,12 +35,12 @@ set -eu
 echo $$ >"$1/cgroup.procs"
 shift
 exec unshare -C -m -p -f -u -i -n --kill-child --propagation private sh -euc '
-host=$1 path=$2
-shift 2
+host=$1 path=$2 lower=$3
+shift 3
 mount -t tmpfs tmpfs "$host"
 cd "$host"
 mkdir up work root
-mount -t overlay overlay -o lowerdir=/,upperdir="$host/up",workdir="$host/work" root
+mount -t overlay overlay -o lowerdir="$lower",upperdir="$host/up",workdir="$host/work" root
 cd root
 mount -t proc proc proc
 mount -t sysfs -o ro sysfs sys
@@ -135,16 +135,20 @@ def in_network(pid: int, work: Callable[[], Coroutine[Any, Any, Result]]) -> Res
 
 
 @contextmanager
-def booted(tmp_path: Path) -> Iterator[SystemdHost]:
-    """A host for as long as the context lasts.  Skips, loudly, where the kernel does not let us."""
+def booted(tmp_path: Path, lower: Path = Path("/")) -> Iterator[SystemdHost]:
+    """A host for as long as the context lasts.  Skips, loudly, where the kernel does not let us.
+
+    `lower` is the root file system beneath its own layer; what is not this machine's has nothing of us.
+    """
     _require()
     group = _control_group()
     mount = tmp_path / "host"
     mount.mkdir()
     log = tmp_path / "console.log"
+    folders = _FOLDERS if lower == Path("/") else ()
     with log.open("wb") as console:
         process = subprocess.Popen(
-            ["sh", "-c", BOOT, "sh", str(group), str(mount), PATH, *_FOLDERS],
+            ["sh", "-c", BOOT, "sh", str(group), str(mount), PATH, str(lower), *folders],
             stdin=subprocess.DEVNULL,
             stdout=console,
             stderr=console,
@@ -165,6 +169,11 @@ def require_root(*programs: str) -> None:
     """Skip with a reason; under CI=true a missing program is a failure."""
     if os.geteuid() != 0:
         pytest.skip("SKIPPED FOR WANT OF ROOT: this test needs namespaces of its own")
+    require_program(*programs)
+
+
+def require_program(*programs: str) -> None:
+    """As require_root, without root."""
     missing = [program for program in programs if shutil.which(program) is None]
     if missing:
         _miss(f"needs {', '.join(missing)}")

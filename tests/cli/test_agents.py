@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import socket
+import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -49,6 +50,21 @@ def test_ticks_start_and_fail_over_and_a_person_brings_the_old_node_back(two: Cl
     assert done.stdout == "pbx01 is standby\n"
 
 
+def test_the_first_agent_of_a_node_takes_over_a_pbx_that_serves_behind_broken_glass(
+    two: CliPair,
+) -> None:
+    subprocess.run([two.folder / "pbx01" / "start"], check=True)
+    until(lambda: two.pbx_pid("pbx01"), within=5, what="a PBX that nobody watches")
+    pid = two.pbx_pid("pbx01")
+    (two.folder / "break-glass").touch()  # As the tutorial says: no call drops.
+    two.start("pbx01", "run")
+    until(lambda: two.json("pbx01", "status")["phase"] == "active", within=15, what="active")
+    (two.folder / "break-glass").unlink()
+    until(lambda: two.json("pbx01", "status")["glass"] is False, within=5, what="whole glass")
+    time.sleep(2)
+    assert (two.phase("pbx01"), two.pbx_pid("pbx01")) == ("active", pid)
+
+
 def test_a_second_agent_finds_the_first_at_work(two: CliPair) -> None:
     two.start("pbx02", "run")
     until(lambda: "standby" in two.said("pbx02"), within=8, what="pbx02 is standby")
@@ -64,7 +80,7 @@ def test_a_second_agent_finds_the_first_at_work(two: CliPair) -> None:
 def test_two_daemons_switch_over_and_fail_over_by_order(two: CliPair) -> None:
     two.start("pbx01", "run")
     two.start("pbx02", "run")
-    until(lambda: two.json("pbx01", "status")["protected"], within=12, what="a protected pair")
+    until(lambda: two.json("pbx01", "status")["protected"], within=25, what="a protected pair")
     until(lambda: two.json("pbx02", "status")["phase"] == "standby", within=8, what="a standby")
 
     done = two.run("pbx02", "switchover", "--yes")  # Through the door: pbx01 must carry it out.

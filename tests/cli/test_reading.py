@@ -12,6 +12,7 @@ VIEW = {
     *("pair", "service", "node", "peer", "phase", "since", "active", "serving", "nobody_serves"),
     *("epoch", "pbx", "claim", "claim_trouble", "nodes", "patience", "proofs", "paused_until"),
     *("waiting_for", "agent", "troubles", "events", "protected", "not_protected_because"),
+    *("protected_since", "not_protected_reasons", "version", "digest", "disk_free", "glass"),
 }
 
 
@@ -101,7 +102,10 @@ def test_status_has_stable_keys_before_an_agent_ran(pair: CliPair) -> None:
     assert found.keys() >= VIEW
     assert found["active"] == "pbx01"
     assert found["protected"] is False
-    assert found["not_protected_because"] == "no agent runs on pbx02"
+    assert found["not_protected_reasons"] == [
+        "no agent has run on pbx02 yet: systemctl start understudy here"
+    ]
+    assert found["not_protected_because"] == found["not_protected_reasons"][0]
 
 
 def test_check_without_an_agent_is_unknown(pair: CliPair) -> None:

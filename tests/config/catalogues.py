@@ -85,6 +85,13 @@ class Systemd:
     sip_ports: tuple[Port, ...] = setting("Its ports.", default=(Port(5060),))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mail:
+    to: tuple[str, ...] = setting("Who is told.", example=["ops@example.com"])
+    password_file: SecretFile | None = setting("Its key.", default=None, example="/etc/mail.key")
+    timeout: Seconds = setting("How long one mail may take.", default=Seconds(30.0))
+
+
 @dataclass(frozen=True, slots=True)
 class Member:
     settings: type
@@ -102,6 +109,7 @@ FAMILIES: Families = {
     },
     "name": {"rfc2136": Member(Rfc2136, "Your own name server.")},
     "service": {"systemd": Member(Systemd, "A unit of systemd.")},
+    "notify": {"mail": Member(Mail, "A mail."), "command": Member(Plugin, "A program.")},
 }
 CATALOGUES: Catalogues = {
     family: {kind: member.settings for kind, member in kinds.items()}

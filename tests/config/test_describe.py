@@ -13,6 +13,7 @@ import pytest
 from config.catalogues import CATALOGUES, FAMILIES
 from understudy.adapters.claims import CLAIMS
 from understudy.adapters.names import NAMES
+from understudy.adapters.notify import NOTIFIERS
 from understudy.adapters.probes import PROBES
 from understudy.adapters.services import SERVICES
 from understudy.config import describe, values
@@ -26,6 +27,7 @@ REAL: describe.Families = {
     "claim": CLAIMS,
     "name": NAMES,
     "service": SERVICES,
+    "notify": NOTIFIERS,
 }
 REAL_CATALOGUES: Catalogues = {
     family: {kind: member.settings for kind, member in kinds.items()}

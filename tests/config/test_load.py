@@ -12,7 +12,7 @@ from understudy.config.schema import Chosen, Config, Detection, JournalSettings
 from understudy.config.settings import DnsName, Host, HostPort, Port, Seconds, SecretFile
 from understudy.core.policy import Agreement, Isolation
 
-# DESIGN.md, "What users and scripts meet", without [copies] and [notify], and with three check points.
+# DESIGN.md, "What users and scripts meet", without [copies], and with three check points.
 DESIGN = """\
 [pair]
 name = "acme"
@@ -68,6 +68,10 @@ kind = "systemd"
 unit = "asterisk"
 stop_within = "25s"
 active_only = ["cron-backup.timer"]     # further units that run on the active node alone
+
+[notify.mail]
+kind = "mail"
+to = ["ops@example.com"]
 """
 
 
@@ -78,6 +82,7 @@ def test_the_sample_of_the_design_loads() -> None:
     assert list(config.checkpoints) == ["cp1", "cp2", "cp3"]
     assert config.names[0].settings.ttl == 30.0
     assert config.service.settings.active_only == ("cron-backup.timer",)
+    assert config.notify["mail"].settings.to == ("ops@example.com",)
 
 
 def test_the_articles_numbers_are_the_defaults() -> None:

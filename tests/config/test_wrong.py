@@ -328,18 +328,37 @@ CASES: tuple[tuple[str, str, str, str], ...] = (
         CP3.replace("]", "] # HERE") + "\nretries = 9",
         "[checkpoints.cp3]: three retries are enough.",
     ),
+    # Who is told.
+    (
+        "a notifier without a reader",
+        "[service]",
+        '[notify.night] # HERE\nkind = "mail"\n\n[service]',
+        'notify.night.to is missing.  Write e.g. to = ["ops@example.com"].',
+    ),
+    (
+        "a notifier of no kind",
+        "[service]",
+        '[notify.night]\nkind = "mial" # HERE\n\n[service]',
+        'which is no kind of notify.  Write "mail" or "command".  Did you mean mail?',
+    ),
+    (
+        "a notifier without a name",
+        "[service]",
+        '[notify]\nkind = "mail" # HERE\n\n[service]',
+        "notify.kind is not a table.  Write [notify.kind], and its settings below.",
+    ),
+    (
+        "a notifier that may take no time",
+        "[service]",
+        '[notify.night]\nkind = "mail"\nto = ["a@b.example"]\ntimeout = "0s" # HERE\n\n[service]',
+        'notify.night.timeout is "0s".  Write more than that',
+    ),
     # Tables that come in a later version.
     (
         "copies",
         "[service]",
         '[copies.config] # HERE\nkind = "rsync"\n\n[service]',
         "this version does not copy data yet.  Remove the [copies...] tables",
-    ),
-    (
-        "notify",
-        "[service]",
-        '[notify.mail] # HERE\nkind = "mail"\n\n[service]',
-        "this version does not send messages yet.  Remove the [notify...] tables",
     ),
     # What must hold between settings.
     ("one node", NODE2, "", "nodes names 1 node.  Write two [nodes.NAME] tables"),

@@ -17,11 +17,13 @@ class Clumsy:
 
     def __init__(self) -> None:
         self.lives = self.visits = 0
+        self.is_up = asyncio.Event()
 
     async def live(self, beside: Beside) -> None:
         self.lives += 1
         if self.lives == 1:
             raise ValueError("stumbled")
+        self.is_up.set()
         await asyncio.Event().wait()
 
     async def visit(self, beside: Beside) -> None:
@@ -51,8 +53,7 @@ def test_one_that_fails_is_told_and_begun_anew(
         company = Company([clumsy], beside)
         company.begin()
         async with asyncio.timeout(5):
-            while clumsy.lives < 2:
-                await asyncio.sleep(0.01)
+            await clumsy.is_up.wait()
         await company.end()
 
     asyncio.run(scene())

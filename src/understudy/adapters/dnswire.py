@@ -122,6 +122,18 @@ class Line:
             return rcode
         raise _refusal(rcode, self.server, self._key, zone, right)
 
+    async def permits(self, update: dns.update.UpdateMessage) -> bool:
+        """May our key ask for this?  Whatever it asks for is done if it may.
+
+        Raises Unreachable, Unanswered, Denied (refused for another reason).
+        """
+        rcode = (await self._exchange(update)).rcode()
+        if rcode == dns.rcode.REFUSED:
+            return False
+        if rcode in VERDICTS:
+            return True
+        raise _refusal(rcode, self.server, self._key, _plain(update.zone[0].name), "")
+
     async def _exchange(self, message: dns.message.Message) -> dns.message.Message:
         message.use_tsig(self._key)
         wire = message.to_wire()

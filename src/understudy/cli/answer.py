@@ -12,6 +12,7 @@ import click
 
 from understudy.adapters.peers.door import (
     Ask,
+    Examine,
     Fence,
     PlaceOrder,
     Request,
@@ -41,7 +42,7 @@ def answer(session: Session, words: tuple[str, ...]) -> int:
     """Answer the other node: for its SSH key's forced command, not for people."""
     line = os.environ.get("SSH_ORIGINAL_COMMAND") or " ".join(words)
     try:
-        said: dict[str, Any] | PeerAnswer = asyncio.run(_answer(session.node, parse_request(line)))
+        said: dict[str, Any] | PeerAnswer = asyncio.run(_answer(session, parse_request(line)))
     except UnderstudyError as error:
         click.echo(render_answer(Refused(told(error))))
         return 1
@@ -49,8 +50,9 @@ def answer(session: Session, words: tuple[str, ...]) -> int:
     return 0
 
 
-async def _answer(node: Node, request: Request) -> dict[str, Any] | PeerAnswer:
+async def _answer(session: Session, request: Request) -> dict[str, Any] | PeerAnswer:
     """Raises Refused and other errors of ours: the reason goes to the asker."""
+    node = session.node
     match request:
         case Ask(epoch=epoch):
             return await _ready(node, epoch)
@@ -64,6 +66,15 @@ async def _answer(node: Node, request: Request) -> dict[str, Any] | PeerAnswer:
             return {}
         case Status():
             return to_json(await gather(node, events=20))
+        case Examine():
+            return await _examined(session)
+
+
+async def _examined(session: Session) -> dict[str, Any]:
+    """Many examinations, and many modules for them: read only when they are asked for."""
+    from understudy.doctor import examine
+
+    return examine.to_json(await examine.examine(session.node, session.config))
 
 
 async def _ready(node: Node, epoch: int) -> PeerAnswer:

@@ -12,7 +12,7 @@ from understudy.errors import UnderstudyError
 from understudy.runtime.readings import exit_code_check
 
 from .facts import Facts, gather, protection
-from .session import Session, pass_session
+from .session import Session, clock, pass_session
 
 UNKNOWN = 3
 
@@ -22,7 +22,7 @@ UNKNOWN = 3
 def check(session: Session) -> int:
     """The state of this node as a monitoring plugin: exit 0-3, one line, performance data."""
     try:
-        facts = asyncio.run(gather(session.node, peer=True, events=0))
+        facts = asyncio.run(gather(session.node, events=0))
     except UnderstudyError as error:
         click.echo("UNDERSTUDY UNKNOWN: " + " ".join(str(error).replace("|", "/").split()))
         return UNKNOWN
@@ -33,9 +33,10 @@ def check(session: Session) -> int:
 
 def _judge(facts: Facts) -> tuple[int, str]:
     code, line = exit_code_check(facts.view)
-    why = protection(facts)
-    if code != 0 or not why:
+    found = protection(facts)
+    line = f"{line} protected={int(found.protected)};;;0;1"
+    if code != 0 or found.protected:
         return code, line
     _, _, data = line.partition(" | ")
-    why = " ".join(why.replace("|", "/").split())
-    return 1, f"UNDERSTUDY WARNING: not protected: {why} | {data}"
+    why = " ".join("; ".join(found.reasons).replace("|", "/").split())
+    return 1, f"UNDERSTUDY WARNING: NOT PROTECTED since {clock(found.since)}: {why} | {data}"

@@ -2,22 +2,35 @@
 
 import asyncio
 from dataclasses import dataclass, field, replace
+from importlib.metadata import version
 from typing import Any
 
 from understudy.core.claim import Claim
 from understudy.core.evidence import absorb
-from understudy.core.model import NEVER, Evidence, Phase, State, newborn
-from understudy.core.observations import ClaimReading, Health, PeerAnswer, Ready, Report, Seen
+from understudy.core.model import NEVER, SERVING, Evidence, State, newborn
+from understudy.core.observations import ClaimReading, PeerAnswer, Report, Seen
 from understudy.core.policy import Policy
 from understudy.core.votes import Verdict, verdict
 from understudy.errors import AdapterError, JournalError
 from understudy.ports import Moment
-from understudy.runtime import readings
+from understudy.runtime import readings, statecodec
 from understudy.runtime.daemon import Node
-from understudy.runtime.journal_rows import Event, Failing, RoundRow
+from understudy.runtime.journal_rows import Event, Failing, RoundRow, Undelivered
+from understudy.runtime.protection import (
+    Account,
+    Extras,
+    Protection,
+    Reason,
+    objections,
+    rules,
+    wanted,
+)
 from understudy.runtime.status import Status
+from understudy.runtime.watch import LATE, disk_free, kept
 
-PEER_WITHIN = 4.0  # Seconds that `status` waits for the other node.
+from .session import about
+
+PEER_WITHIN = 4.0  # Seconds that the plan of an order waits for the other node.
 
 Reports = dict[str, tuple[Report, ...]]
 
@@ -33,6 +46,10 @@ class Journalled:
     heartbeat: float | None = None  # Wall clock.
     trouble: str = ""
     failing: tuple[Failing, ...] = ()
+    undelivered: tuple[Undelivered, ...] = ()
+    is_daemon: bool = False  # The last agent was no round by cron.
+    adopted: str = ""  # The digest of the configuration that it works with (C6).
+    protection: Protection | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +63,7 @@ class Facts:
     journal: Journalled
     state: State  # As journalled, with that reading taken in.
     agent_pid: int | None  # 0 if it cannot be told, None if none runs.
+    extras: Extras
     reports: Reports = field(default_factory=dict)  # Asked just now, if at all.
     peer: PeerAnswer | None = None
     peer_trouble: str = ""
@@ -62,7 +80,9 @@ class Facts:
     @property
     def agent_is_alive(self) -> bool:
         """It runs, or cron ran it a moment ago."""
-        return self.agent_pid is not None or cron_is_at_work(self.journal, self.policy, self.at)
+        if self.agent_pid is not None:
+            return True
+        return not self.journal.is_daemon and cron_is_at_work(self.journal, self.policy, self.at)
 
     def age(self, boot: float) -> float | None:
         """Seconds since a boot-time instant; None if it never was."""
@@ -92,6 +112,8 @@ class Facts:
             agent_pid=self.agent_pid,
             journal_trouble=self.journal.trouble,
             failing=self.journal.failing,
+            undelivered=self.journal.undelivered,
+            is_daemon=self.journal.is_daemon,
         )
 
 
@@ -115,6 +137,7 @@ async def gather(node: Node, *, peer: bool = False, ask: bool = False, events: i
         state=absorb(journal.state, Seen(claim=reading), at.boot, node.policy),
         agent_pid=node.agent_pid,
         reports=reports,
+        extras=_extras(node, journal, at),
     )
     return await _with_peer(facts, node) if peer else facts
 
@@ -133,31 +156,65 @@ def cron_is_at_work(journal: Journalled, policy: Policy, at: Moment) -> bool:
     return heartbeat is not None and abs(at.wall - heartbeat) <= policy.late
 
 
-def protection(facts: Facts) -> str:
-    """Why the standby could not take over now; empty if it could."""
-    claim, policy = facts.claim, facts.policy
-    if claim is None or facts.reading.trouble:
-        return f"the claim cannot be read: {facts.reading.trouble}"
-    if claim.node == policy.me:
-        if facts.peer is not None:
-            return facts.peer.why if facts.peer.ready is Ready.NO else ""
-        return facts.peer_trouble or f"{policy.peer} was not asked"
-    if not facts.agent_is_alive:
-        return f"no agent runs on {policy.me}"
-    if facts.state.phase not in (Phase.STANDBY, Phase.SUSPECTING):
-        return f"{policy.me} is {facts.state.phase}"
-    if claim.digest != policy.digest:
-        return f"{policy.me} has another configuration than the claim names"
-    answering = _answering(facts)
-    if answering < policy.checkpoints // 2 + 1:
-        return f"only {answering} of {policy.checkpoints} check points can be asked"
-    return ""
+def protection(facts: Facts) -> Protection:
+    """Could the standby take over now?
+
+    The active node says what its agent last found (runtime.watch), any other one what it is itself; and both what the
+    claim says at this moment.
+    """
+    state, policy, at, last = facts.state, facts.policy, facts.at, facts.journal.protection
+    serving = state.phase in SERVING
+    standby = policy.peer if serving else policy.me
+    if last is not None and (last.standby, last.epoch) != (standby, state.epoch):
+        last = None
+    found = list(rules(state, policy, at.boot, at.wall))
+    if serving:
+        found += _as_watched(facts, last)
+    else:
+        by = wanted(policy, facts.claim, facts.extras.version)
+        found += objections(Account(view=facts.view, extras=facts.extras), by)
+    texts = tuple(dict.fromkeys(reason.text for reason in found))
+    same = last is not None and last.protected is not bool(texts)
+    return Protection(
+        standby=standby,
+        epoch=state.epoch,
+        protected=not texts,
+        since=last.since if last is not None and same else at.wall,
+        looked=last.looked if last is not None else at.wall,
+        reasons=texts,
+    )
 
 
 def to_json(facts: Facts) -> dict[str, Any]:
-    """Stable keys: those of readings.Status, and two of our own.  Times are wall clock seconds, ages seconds."""
-    why = protection(facts)
-    return {**readings.as_json(facts.view), "protected": not why, "not_protected_because": why}
+    """Stable keys: those of readings.Status, of Extras, and of the protection.
+
+    Times are wall clock seconds, ages seconds.  `protected_since` is when `protected` became what it is.
+    """
+    found = protection(facts)
+    return {
+        **readings.as_json(facts.view),
+        **statecodec.to_json(facts.extras),
+        "protected": found.protected,
+        "protected_since": found.since,
+        "not_protected_because": "; ".join(found.reasons),
+        "not_protected_reasons": list(found.reasons),
+    }
+
+
+def _as_watched(facts: Facts, last: Protection | None) -> list[Reason]:
+    """What the agent of this node has found about the other one, if that is not too long ago."""
+    me, peer = facts.policy.me, facts.policy.peer
+    if not facts.agent_is_alive:
+        text = f"no agent runs on {me}, so nobody watches {peer}: systemctl start understudy here"
+        return [Reason(text=text)]
+    if last is None:
+        return [Reason(text=f"{peer} has not been asked yet")]
+    age = facts.at.wall - last.looked
+    if age > max(LATE, facts.policy.late):
+        return [
+            Reason(text=f"{peer} was asked {about(age)} ago for the last time: understudy events")
+        ]
+    return [Reason(text=text) for text in last.reasons]
 
 
 def _journalled(node: Node, events: int) -> Journalled:
@@ -177,11 +234,27 @@ def _journalled(node: Node, events: int) -> Journalled:
                 heartbeat=journal.heartbeat,
                 trouble=journal.trouble or node.noted_trouble(),
                 failing=tuple(journal.failing()),
+                undelivered=journal.undelivered(node.clock.now().wall),
+                is_daemon=readings.is_daemons(journal),
+                adopted=journal.adopted.digest if journal.adopted is not None else "",
+                protection=kept(journal),
             )
         finally:
             journal.close()
     except JournalError as error:
         return Journalled(state=newborn(now), trouble=str(error))
+
+
+def _extras(node: Node, journal: Journalled, at: Moment) -> Extras:
+    return Extras(
+        version=version("understudy"),
+        digest=node.policy.digest,
+        adopted=journal.adopted,
+        wall=at.wall,
+        disk_free=disk_free(node.journal_path),
+        journal_failing=node.noted_trouble(),
+        glass=node.glass_is_broken(),
+    )
 
 
 async def _nothing() -> Reports:
@@ -199,9 +272,3 @@ async def _with_peer(facts: Facts, node: Node) -> Facts:
         return replace(facts, peer_trouble=f"{peer} has not answered in {PEER_WITHIN:g} s")
     except AdapterError as error:
         return replace(facts, peer_trouble=str(error))
-
-
-def _answering(facts: Facts) -> int:
-    votes = facts.journal.round.votes if facts.journal.round is not None else ()
-    peer = facts.policy.peer
-    return sum(vote.node == peer and vote.health is not Health.UNKNOWN for vote in votes)

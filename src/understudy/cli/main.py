@@ -17,6 +17,7 @@ from .session import Session, print_json
 
 # Verb: where it is.  A module is imported when its verb is used: `tick` runs every minute.
 VERBS = {
+    "init": "init",
     "run": "agent",
     "tick": "agent",
     "status": "status",
@@ -30,12 +31,17 @@ VERBS = {
     "pause": "record",
     "resume": "record",
     "may-start": "may_start",
+    "doctor": "doctor",
     "answer": "answer",
+    "guard": "guard",
     "simulate": "tools",
     "explain": "tools",
     "config": "tools",
     "demo": "tools",
 }
+
+# They look at the whole host, or stop the PBX when all else fails; all others work as the agent's user.
+OF_ROOT = {"init", "doctor", "guard"}
 
 
 class Verbs(click.Group):
@@ -69,7 +75,7 @@ class Verbs(click.Group):
 @click.pass_context
 def cli(ctx: click.Context, config: Path | None, node: str) -> None:
     """Keeps a company's phones working when its PBX dies."""
-    ctx.obj = Session(config, node)
+    ctx.obj = Session(config, node, stays_root=ctx.invoked_subcommand in OF_ROOT)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -5,6 +5,7 @@ A person's `systemctl start`, a package upgrade and Understudy itself all pass h
 
 import asyncio
 import time
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,31 +13,66 @@ import click
 
 from understudy.core.claim import Claim, How
 from understudy.core.model import SERVING, Phase
+from understudy.core.policy import Isolation
 from understudy.core.votes import Verdict
-from understudy.errors import Refused
+from understudy.errors import Refused, UnderstudyError, told
+from understudy.guard import Word
+from understudy.runtime import guard_file
 from understudy.runtime.daemon import Node
 
 from .facts import Facts, ask_all, gather
 from .notes import note
 from .session import Session, about, as_json, pass_session, print_json
+from .starters import Starters
 
 
 @click.command("may-start")
+@click.option(
+    "--unit",
+    default="",
+    metavar="UNIT",
+    help="For the unit's drop-in: a no also goes to the terminal of who asked for the start, and to the unit's log.",
+)
 @as_json
 @pass_session
-def may_start(session: Session, as_json: bool) -> int:
+def may_start(session: Session, unit: str, as_json: bool) -> int:
     """May the PBX be started here?  Exit 0: yes.  Exit 1: no, with the reason on standard error."""
-    node = session.node
+    if not unit:
+        return _answer(session.node, as_json=as_json)
+    # Before the session makes us the agent's user.
+    with closing(Starters(unit)) as starters:
+        try:
+            return _answer(session.node, as_json=as_json)
+        except UnderstudyError as error:
+            starters.tell(f"understudy: {told(error)}")
+            if isinstance(error, _NamedElsewhere):
+                starters.end_restarts()
+            raise
+
+
+class _NamedElsewhere(Refused):
+    """The claim names the other node: no restart by systemd changes that."""
+
+
+def _answer(node: Node, *, as_json: bool) -> int:
     if node.glass_is_broken():
         said = f"the glass is broken ({node.glass}): allowed, whatever the claim says"
         note(node, "glass", f"may-start: {said}")
     else:
         said = asyncio.run(_judge(node))
+        _hold_to_first_proof(node)
     if as_json:
         print_json({"ok": True, "said": said, "node": node.policy.me})
     else:
         click.echo(f"may-start: {said}", err=True)
     return 0
+
+
+def _hold_to_first_proof(node: Node) -> None:
+    """S2: the guard stops what is started here, unless an agent proves in time that it may run."""
+    if node.policy.isolation is Isolation.STOP:
+        ends = node.clock.now().boot + node.policy.first_proof
+        guard_file.allow(node.guard_file, Word(node.boot_id, node.policy.me, ends=ends))
 
 
 async def _judge(node: Node) -> str:
@@ -47,9 +83,9 @@ async def _judge(node: Node) -> str:
         return _without_claim(facts, node.glass)
     me, peer = facts.policy.me, facts.policy.peer
     if claim.node != me:
-        raise _no(
-            f"the claim names {claim.node}, epoch {claim.epoch}",
-            f"To move calls here: understudy switchover, or failover if {claim.node} is dead.",
+        raise _NamedElsewhere(
+            f"the PBX may not start here: the claim names {claim.node}, epoch {claim.epoch}",
+            hint=f"To move calls here: understudy switchover, or failover if {claim.node} is dead.",
         )
     if claim.epoch < facts.state.epoch:
         raise _no(

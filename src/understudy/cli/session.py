@@ -10,6 +10,8 @@ import click
 
 from understudy.config import durations
 
+from .become import become_owner
+
 if TYPE_CHECKING:
     from understudy.config.schema import Config
     from understudy.runtime.daemon import Node
@@ -21,11 +23,13 @@ class Session:
     """Made from the global options.  All members raise ConfigError.
 
     A program or a file that has gone must not silence those who could say so, or keep a fence from being obeyed: only
-    verbs that call `insist_on_files` refuse to work then.
+    verbs that call `insist_on_files` refuse to work then.  Root becomes the agent's user as soon as the configuration
+    says who that is.
     """
 
-    def __init__(self, config: Path | None, node: str) -> None:
+    def __init__(self, config: Path | None, node: str, *, stays_root: bool = False) -> None:
         self._config, self._node = config, node
+        self._stays_root = stays_root
         self._insists = False
 
     def insist_on_files(self) -> None:
@@ -42,7 +46,10 @@ class Session:
     def config(self) -> "Config":
         from understudy import wiring
 
-        return wiring.load_config(self.path, check_files=self._insists)
+        config = wiring.load_config(self.path, check_files=self._insists)
+        if not self._stays_root:
+            become_owner(config.journal.path.parent)
+        return config
 
     @cached_property
     def node(self) -> "Node":

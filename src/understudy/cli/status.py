@@ -9,6 +9,7 @@ import click
 from understudy.core.model import Phase
 from understudy.core.observations import Health
 from understudy.runtime.journal_rows import Event
+from understudy.runtime.protection import Protection
 from understudy.runtime.sentences import headline
 from understudy.runtime.status import Level, NodeView, Status
 
@@ -29,15 +30,16 @@ def status(session: Session, as_json: bool) -> int:
 
     Exit code: 0 all is well, 1 not, 3 neither the claim nor the journal could be read.
     """
-    facts = asyncio.run(gather(session.node, peer=True))
+    facts = asyncio.run(gather(session.node))
     pair, view = session.config.pair, facts.view
     if as_json:
         print_json({"pair": pair.name, "service": pair.service, **to_json(facts)})
     else:
-        _show(f"{pair.name}: {pair.service}   (this is {view.node})", list(_rows(facts, view)))
+        title = f"{pair.name}: {pair.service}   (this is {view.node})"
+        _show(list(_verdict(protection(facts), facts.at.wall)), title, list(_rows(facts, view)))
     if facts.claim is None and not facts.journal.is_there:
         return 3
-    return 1 if view.troubles or protection(facts) else 0
+    return 0 if protection(facts).protected and not view.troubles else 1
 
 
 def event_line(event: Event) -> str:
@@ -45,9 +47,24 @@ def event_line(event: Event) -> str:
     return f"{clock(event.wall)}  {event.text}{often}"
 
 
-def _show(title: str, rows: list[Row]) -> None:
+def _verdict(found: Protection, wall: float) -> Iterator[tuple[str, str]]:
+    """What everybody looks for first."""
+    since = f"since {clock(found.since)} ({about(wall - found.since)})"
+    if found.protected:
+        yield f"PROTECTED {since}: {found.standby} could take over", f"bold {WELL}"
+        return
+    first, *others = found.reasons
+    yield f"NOT PROTECTED {since}: {first}", CRITICAL
+    for each in others:
+        yield f"  and {each}", CRITICAL
+
+
+def _show(verdict: list[tuple[str, str]], title: str, rows: list[Row]) -> None:
     if not sys.stdout.isatty():
-        lines = [title, *(f"{label:<14}{text}".rstrip() for label, text, _ in rows)]
+        lines = [text for text, _ in verdict] + [
+            title,
+            *(f"{label:<14}{text}".rstrip() for label, text, _ in rows),
+        ]
         click.echo("\n".join(lines))
         return
     from rich.console import Console
@@ -58,6 +75,8 @@ def _show(title: str, rows: list[Row]) -> None:
     for label, text, style in rows:
         table.add_row(Text(label, style="dim"), Text(text, style=style))
     console = Console(highlight=False)
+    for line, style in verdict:
+        console.print(Text(line, style=style))
     console.print(Text(title, style="bold"))
     console.print(table)
 
@@ -90,11 +109,6 @@ def _who(facts: Facts, view: Status) -> Iterator[Row]:
     yield "active", text, WARNING if as_of else "bold"
     if view.nobody_serves:
         yield "serving", "nobody", CRITICAL
-    why = protection(facts)
-    if why:
-        yield "protected", f"no: {why}", WARNING
-    else:
-        yield "protected", f"yes: {facts.standby} could take over", WELL
 
 
 def _here(facts: Facts, view: Status) -> Iterator[Row]:

@@ -50,7 +50,9 @@ FAMILY_DOCS = {
     "name": "How the service name is moved to the active node.  Where several places answer for "
     "the name, write a [[name]] table for each.",
     "service": "The PBX of this machine, and what runs beside it on the active node alone.",
+    "notify": "Who is told what happens, and how.  May be left out; write as many tables as there are ways.",
 }
+NAMED = {"checkpoints": "[checkpoints.NAME]", "notify": "[notify.NAME]"}
 TYPES = {
     "duration": 'whole numbers with a unit each: `"250ms"`, `"60s"`, `"5m"`, `"1h30m"`, `"90d"`; '
     "never a bare number",
@@ -96,6 +98,8 @@ def _sample(families: Families) -> Iterator[str]:
         yield from _sample_family("checkpoints", f"checkpoints.{name}", kinds, given, number == 0)
     for family in ("claim", "name", "service"):
         yield from _sample_family(family, family, families[family], {}, True)
+    told = families["notify"]
+    yield from _sample_family("notify", f"notify.{next(iter(told))}", told, {}, True)
     yield from _sample_table("journal", JournalSettings)
 
 
@@ -171,7 +175,7 @@ def _reference(families: Families) -> Iterator[str]:
     yield from _reference_table("[nodes.NAME]", NodeSettings)
     yield from _reference_table("[detection]", Detection)
     for family, doc in FAMILY_DOCS.items():
-        header = "[checkpoints.NAME]" if family == "checkpoints" else f"[{family}]"
+        header = NAMED.get(family, f"[{family}]")
         yield from ("", f"## `{header}`", "", _one_line(doc))
         for kind, member in families[family].items():
             yield from ("", f'### `{header}` with `kind = "{kind}"`', "", _sentence(member.doc))

@@ -20,14 +20,16 @@ from understudy.config.schema import (
 from understudy.errors import ConfigError
 
 Catalogues = Mapping[str, Mapping[str, type]]
-"""By family ("checkpoints", "claim", "name", "service") and kind: the adapter's own settings."""
+"""By family ("checkpoints", "claim", "name", "service", "notify") and kind: the adapter's own settings."""
 
-SECTIONS = ("pair", "nodes", "detection", "checkpoints", "claim", "name", "service", "journal")
+SECTIONS = (
+    *("pair", "nodes", "detection", "checkpoints", "claim", "name", "service", "notify"),
+    "journal",
+)
+NAMED = ("checkpoints", "notify")  # Families of which a pair may have several: [checkpoints.cp1].
 LATER = {
     "copies": "this version does not copy data yet.  Remove the [copies...] tables, and let what "
     "copies the data today go on doing so",
-    "notify": "this version does not send messages yet.  Remove the [notify...] tables, and watch "
-    "`understudy check` from your monitoring",
 }
 NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,30}[a-z0-9])?")
 
@@ -118,6 +120,7 @@ class _Reader:
             service=self._chosen("service", document.get("service"), ("service",)),
             journal=self._section(JournalSettings, document, "journal"),
             path=path,
+            notify=self._named(None, document, "notify") if "notify" in document else {},
         )
 
     def _unknown_sections(self, document: dict[str, Any]) -> None:
@@ -249,7 +252,7 @@ class _Reader:
             ("journal", JournalSettings),
         ]
         for family, kinds in self.catalogues.items():
-            header = "checkpoints.NAME" if family == "checkpoints" else family
+            header = f"{family}.NAME" if family in NAMED else family
             homes += [(header, settings) for settings in kinds.values()]
         for name, settings in homes:
             if key in (field.name for field in fields(settings)):

@@ -367,6 +367,8 @@ def _tables(config: Config) -> Iterator[tuple[Path, Any]]:
     yield ("service",), config.service.settings
     for name, chosen in config.checkpoints.items():
         yield ("checkpoints", name), chosen.settings
+    for name, chosen in config.notify.items():
+        yield ("notify", name), chosen.settings
     for path, chosen in _names(config):
         yield path, chosen.settings
 
@@ -414,7 +416,10 @@ CHECKS: tuple[tuple[tuple[str, ...], Check], ...] = (
     (("nodes",), _one_way_in),
     (("checkpoints",), _enough_check_points),
     (("nodes", "checkpoints"), _check_points_differ),
-    (("detection", "journal", "claim", "service", "checkpoints", "name"), _times_are_not_zero),
+    (
+        ("detection", "journal", "claim", "service", "checkpoints", "name", "notify"),
+        _times_are_not_zero,
+    ),
     (("detection",), _interval_is_a_second),
     (("detection", "checkpoints", "claim", "service"), _sums_hold),
     (("pair", "name"), _zone_holds_the_service_name),

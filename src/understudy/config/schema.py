@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
@@ -132,6 +132,7 @@ class Config:
     service: Chosen
     journal: JournalSettings
     path: Path  # Of the file.
+    notify: Mapping[str, Chosen] = field(default_factory=dict)  # Nobody need be told.
     notes: tuple[str, ...] = ()  # What is allowed, and worth knowing: `file:line: sentence`.
 
     @property

@@ -16,17 +16,18 @@ import contextlib
 import errno
 import os
 import re
-import secrets
 import select
 import socket
-import ssl
 import sys
 import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
+
+if TYPE_CHECKING:
+    import ssl  # Loaded where it is needed: a check point starts this file some thousand times an hour.
 
 VERSION = "0.1.0"
 
@@ -280,6 +281,8 @@ def _ask_stream(
     target: Target, family: int, address: Any, deadline: float, tls: ssl.SSLContext | None
 ) -> Answer:
     """Over TCP or TLS nothing is retransmitted (RFC 3261 section 17.1.2)."""
+    import ssl
+
     started = time.monotonic()
     where = f"{join(address[0], address[1])}/{target.transport}"
     with contextlib.ExitStack() as stack:
@@ -353,6 +356,8 @@ def _connect(family: int, address: Any, where: str, deadline: float) -> socket.s
 def _start_tls(
     sock: socket.socket, target: Target, tls: ssl.SSLContext | None, deadline: float
 ) -> ssl.SSLSocket:
+    import ssl
+
     context = tls or ssl.create_default_context()
     secured = context.wrap_socket(sock, server_hostname=target.host, do_handshake_on_connect=False)
     try:
@@ -380,6 +385,8 @@ def _read_stream(sock: socket.socket | ssl.SSLSocket, question: Question, deadli
 
 def _patiently(sock: socket.socket | ssl.SSLSocket, deadline: float, action: Any) -> Any:
     """Do `action` on a socket that never blocks, as soon as it can be done.  Raises _TooLate."""
+    import ssl
+
     write = False
     while time.monotonic() < deadline:
         try:
@@ -630,7 +637,7 @@ def ask_options(target: Target, local: Any) -> Question:
 
     RFC 3261 sections 8.1.1 and 11; rport: RFC 3581.
     """
-    branch = "z9hG4bK" + secrets.token_hex(12)
+    branch = "z9hG4bK" + os.urandom(12).hex()
     us = join(local[0], local[1])
     server = join(target.host, target.port)
     suffix = "" if target.transport == "udp" else f";transport={target.transport}"
@@ -639,9 +646,9 @@ def ask_options(target: Target, local: Any) -> Question:
         f"OPTIONS {uri} SIP/2.0",
         f"Via: SIP/2.0/{target.transport.upper()} {us};branch={branch};rport",
         "Max-Forwards: 70",
-        f"From: <sip:{target.user}@{us}>;tag={secrets.token_hex(6)}",
+        f"From: <sip:{target.user}@{us}>;tag={os.urandom(6).hex()}",
         f"To: <{uri}>",
-        f"Call-ID: {secrets.token_hex(12)}",
+        f"Call-ID: {os.urandom(12).hex()}",
         "CSeq: 1 OPTIONS",
         f"Contact: <sip:{target.user}@{us}{suffix}>",
         "Accept: application/sdp",
@@ -844,6 +851,8 @@ def tls_context(options: argparse.Namespace) -> ssl.SSLContext | None:
 
 def client_tls(ca_file: Path | None, *, verify: bool = True) -> ssl.SSLContext:
     """How to trust a server.  Raises NotAsked when the CA file cannot be used."""
+    import ssl
+
     try:
         context = ssl.create_default_context(cafile=str(ca_file) if ca_file else None)
     except (OSError, ValueError) as error:

@@ -14,6 +14,7 @@ import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -34,14 +35,17 @@ from understudy.ports import (
     ServiceName,
 )
 
+from . import journal_pen as pens
 from .agent import Agent
 from .companions import Beside, Companion, Company
+from .guard_file import GuardFile, place
 from .journal import SqliteJournal
 from .journal_lock import agent_lock, holder
 from .journal_news import news
 from .journal_rows import in_words
 from .keeper import Keeper, Memory
 from .perform import World
+from .readings import CRON, DAEMON
 
 POLL = 0.5  # Seconds between two looks for an order that a person placed.
 AGAIN = 60.0  # Seconds for which the same failure is not told again on standard error.
@@ -130,6 +134,11 @@ class Node:
     def wake_file(self) -> Path:
         """Touched by who has news about the claim for the agent."""
         return self.journal_path.with_suffix(".wake")
+
+    @property
+    def guard_file(self) -> Path:
+        """Where the agent says until when the PBX here may run (S2)."""
+        return place(self.journal_path)
 
     @property
     def trouble_file(self) -> Path:
@@ -237,11 +246,13 @@ class _Life:
 
     def __init__(self, node: Node, journal: SqliteJournal, *, in_a_hurry: bool = False) -> None:
         self.node, self.journal, self.in_a_hurry = node, journal, in_a_hurry
+        self.manager = _Manager()
         self.loop = AsyncLoop()
         self.speaker = Speaker()
         self.ended_by = ""
         self._woken_at = _changed_at(node.wake_file)
-        self._said_trouble = ""
+        self._said_trouble = self._said_guard = ""
+        self.guard_file = GuardFile(node.guard_file, node.boot_id)
         node.reports.listener = self._report
         told = _Told(journal, self.speaker, every_look=not in_a_hurry)
         self.agent = Agent(
@@ -253,6 +264,7 @@ class _Life:
             loop=self.loop,
             jitter=lambda: random.uniform(0.9, 1.1),
             broken_glass=node.glass_is_broken,
+            on_turn=self._tell_guard,
         )
         beside = Beside(
             journal,
@@ -270,6 +282,8 @@ class _Life:
         running.add_signal_handler(signal.SIGHUP, self._hang_up)
         self.node.note_trouble("")  # An earlier process's.
         booted = self.journal.begin(self.node.boot_id, node=self.node.policy.me)
+        kind = CRON if self.in_a_hurry else DAEMON
+        self.journal.keep(partial(pens.keep, "agent", kind), full=False)
         # From cron a round is due whenever we are called.
         self.agent.begin(booted=booted, ask_now=self.in_a_hurry)
 
@@ -278,6 +292,7 @@ class _Life:
         wait = self.agent.wake()
         self.loop.check()
         self.journal.beat(self.node.clock.now())
+        self._say_alive()
         self._say_trouble()
         until = time.monotonic() + wait
         while not self.ended_by:
@@ -285,6 +300,7 @@ class _Life:
             if left <= 0 or await self._news_within(min(left, POLL)):
                 break
             self.journal.beat(self.node.clock.now())
+            self._say_alive()
             if self._is_called():
                 break
         self.loop.news.clear()
@@ -298,6 +314,20 @@ class _Life:
             text = f"the agent ends ({self.ended_by}): the PBX is left as it is: {pbx}"
             self.journal.note("agent", text)
             self.speaker.say(5, text)
+
+    def leave(self) -> None:
+        """A round by cron is over."""
+        now = self.node.clock.now().boot
+        self.guard_file.leave(self.agent.state, self.agent.policy, now)
+
+    def _tell_guard(self, _: Decision) -> None:
+        now = self.node.clock.now().boot
+        self.guard_file.tell(self.agent.state, self.agent.policy, now)
+        trouble = self.guard_file.trouble
+        if trouble != self._said_guard:
+            self._said_guard = trouble
+            self.journal.note("guard", trouble or "the guard can be told again")
+            self.speaker.say(3 if trouble else 5, trouble or "the guard can be told again")
 
     async def _news_within(self, seconds: float) -> bool:
         try:
@@ -320,6 +350,9 @@ class _Life:
         self.journal.note("service", sentence)
         self.speaker.say(4, sentence)
 
+    def _say_alive(self) -> None:
+        self.manager.alive(_status(self.agent.state, self.journal.failure))
+
     def _say_trouble(self) -> None:
         trouble = self.journal.trouble
         if trouble != self._said_trouble:
@@ -339,15 +372,13 @@ class _Life:
 
 async def _serve(node: Node, journal: SqliteJournal) -> None:
     life = _Life(node, journal)
-    manager = _Manager()
     life.begin()
     life.company.begin()
-    manager.tell("READY=1")
+    life.manager.tell("READY=1")
     try:
         while not life.ended_by:
-            manager.alive(_status(life.agent.state, journal.failure))
             await life.step()
-        manager.tell("STOPPING=1")
+        life.manager.tell("STOPPING=1")
     finally:
         await life.end()
 
@@ -361,6 +392,7 @@ async def _tick(node: Node, journal: SqliteJournal) -> None:
             await life.step()
             if _round_is_over(life, began):
                 break
+        life.leave()
         if not life.ended_by:
             await life.company.visit()
     finally:

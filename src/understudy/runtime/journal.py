@@ -18,7 +18,7 @@ from typing import TypeVar
 
 from understudy.core.decide import Decision
 from understudy.core.model import NEVER, Phase, State, newborn
-from understudy.core.observations import Order, Round, Seen, Verb
+from understudy.core.observations import Order, Result, Round, Seen, Verb
 from understudy.core.policy import Policy
 from understudy.errors import JournalError
 from understudy.ports import Clock, Moment
@@ -26,11 +26,21 @@ from understudy.ports import Clock, Moment
 from . import journal_file as files
 from . import journal_history as history
 from . import journal_pen as pens
-from . import statecodec
+from . import outbox, statecodec
 from .journal_lock import agent_lock, holder
 from .journal_news import is_durable, news, shifted, votes
 from .journal_pen import ORDER_LIFE, Pen, Write, clean
-from .journal_rows import DecisionRow, Event, Failing, OrderRow, RoundRow, in_words
+from .journal_rows import (
+    DecisionRow,
+    Deed,
+    Event,
+    Failing,
+    OrderRow,
+    RoundRow,
+    Undelivered,
+    in_words,
+    votes_of,
+)
 
 RETRY = 10.0  # Seconds between two tries to write a journal that could not be written.
 BEAT = 5.0  # Seconds between two heartbeats on the disk, at least.
@@ -81,6 +91,7 @@ class SqliteJournal:
         self._retry_at = NEVER
         self._loaded = False
         self._backlog: list[Write] = []
+        self._unwritten: list[Deed] = []
         self._used: set[int] = set()
         self._broken = False  # The file itself: it must be begun anew.
         self._inode = 0
@@ -145,12 +156,17 @@ class SqliteJournal:
         """tick.Journal: written before anything is done.  Never raises: see `trouble`."""
         before, after = self._state, decision.state
         self._state = after
+        glass = seen.break_glass is not self._glass
         writes = self._observed(before, after, seen, at)
         lasting = self._decided(before, decision, seen, at)
         if writes or lasting or shifted(before, after):
             self._save([*writes, *lasting], full=bool(lasting), at=at)
         elif self._failure and at.boot >= self._retry_at:
             self._save([], full=True, at=at)
+        if decision.rule is not None:
+            self._hear(_deed(before, decision, seen, at))
+        if glass:
+            self._hear(Deed(wall=at.wall, name="glass", text=_GLASS[seen.break_glass]))
 
     def beat(self, at: Moment) -> None:
         """A sign of life, with the state of this moment, for commands to read; cheap, at most every BEAT seconds."""
@@ -162,9 +178,11 @@ class SqliteJournal:
 
         Never raises for the agent; raises JournalError for a command, which has no memory to keep it in.
         """
-        write = partial(pens.note, self._clock.now().wall, kind, clean(text))
+        wall = self._clock.now().wall
+        write = partial(pens.note, wall, kind, clean(text))
         if self._owner:
             self._save([write], full=True)
+            self._hear(Deed(wall=wall, name=kind, text=clean(text)))
             return
         self._ask(lambda db: self._write_beside(write, db))
 
@@ -282,9 +300,46 @@ class SqliteJournal:
         """Decisions, steps, orders and notes, as one history."""
         return self._ask(lambda db: history.events(db, since, until, limit))
 
+    @property
+    def last_round(self) -> RoundRow | None:
+        """The last round of this process, without a look at the disk."""
+        if self._round is None or self._round_wall is None:
+            return None
+        evidence, votes = self._state.evidence, votes_of(self._round)
+        return RoundRow(
+            wall=self._round_wall, mine=evidence.mine, theirs=evidence.theirs, votes=votes
+        )
+
     def failing(self, *, until: float | None = None) -> list[Failing]:
         """Writes of the claim and of the name that go wrong, as of a wall clock time."""
         return self._ask(lambda db: history.failing(db, until))
+
+    def undelivered(self, wall: float) -> tuple[Undelivered, ...]:
+        """Messages that people should have had, as of a wall clock time."""
+        return self._ask(lambda db: outbox.undelivered(db, wall))
+
+    # For what runs beside the agent
+
+    def keep(self, *writes: Write, full: bool = True) -> None:
+        """In one transaction, on the disk before this returns, or as soon as it can be written.  Never raises.
+
+        Unless `full`, a power cut may take it back: the agent is not made to wait for the disk.
+        """
+        self._save(list(writes), full=full)
+
+    def ask(self, question: Callable[[sqlite3.Connection], Answer]) -> Answer:
+        """Raises JournalError."""
+        return self._ask(question)
+
+    def unwritten(self) -> list[Deed]:
+        """Decisions and notes that wait for a disk, each of them once.  They will be in the file when it is well."""
+        taken, self._unwritten = self._unwritten, []
+        return taken
+
+    def _hear(self, deed: Deed) -> None:
+        if self._failure:
+            self._unwritten.append(deed)
+            del self._unwritten[:-BACKLOG]
 
     # What a record writes
 
@@ -528,6 +583,19 @@ class SqliteJournal:
             with suppress(sqlite3.Error):
                 self._db.close()
             self._db = None
+
+
+def _deed(before: State, decision: Decision, seen: Seen, at: Moment) -> Deed:
+    assert decision.rule is not None
+    outcome = seen.outcome
+    return Deed(
+        wall=at.wall,
+        name=decision.rule.name,
+        text=decision.rule.because,
+        before=before.phase,
+        after=decision.state.phase,
+        why=clean(outcome.why) if outcome is not None and outcome.result is Result.FAILED else "",
+    )
 
 
 _GLASS = {

@@ -19,7 +19,7 @@ from understudy.errors import JournalError
 
 from . import statecodec
 
-VERSION = 1
+VERSION = 2
 BUSY = 2.0  # Seconds to wait for another process that is writing.
 
 _SCHEMA = """
@@ -52,6 +52,18 @@ CREATE TABLE IF NOT EXISTS notes (
     id INTEGER PRIMARY KEY AUTOINCREMENT, wall REAL NOT NULL, kind TEXT NOT NULL, text TEXT NOT NULL);
 CREATE INDEX IF NOT EXISTS notes_by_wall ON notes (wall);
 """
+_OUTBOX = """
+CREATE TABLE IF NOT EXISTS outbox (
+    id TEXT PRIMARY KEY, wall REAL NOT NULL, kind TEXT NOT NULL, subject TEXT NOT NULL, body TEXT NOT NULL,
+    node TEXT NOT NULL, pair TEXT NOT NULL, severity TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS deliveries (
+    message TEXT NOT NULL, notifier TEXT NOT NULL, wall REAL NOT NULL, state TEXT NOT NULL DEFAULT 'waiting',
+    tries INTEGER NOT NULL DEFAULT 0, next_at REAL NOT NULL, last_error TEXT NOT NULL DEFAULT '',
+    PRIMARY KEY (message, notifier)) WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS deliveries_open ON deliveries (wall) WHERE state <> 'sent';
+"""
+# What makes a journal of the version before into one of this version.
+_UPGRADES = {2: _OUTBOX}
 
 
 class Corrupt(JournalError):
@@ -77,8 +89,11 @@ def open_for_agent(path: Path) -> sqlite3.Connection:
     try:
         with _told_apart(path):
             connection.execute("PRAGMA journal_mode = WAL")
-            if not _version(connection, path):
+            version = _version(connection, path)
+            if not version:
                 _make(connection)
+            elif version < VERSION:
+                _upgrade(connection, version)
     except BaseException:
         connection.close()
         raise
@@ -245,8 +260,16 @@ def _version(connection: sqlite3.Connection, path: Path) -> int:
 
 def _make(connection: sqlite3.Connection) -> None:
     connection.executescript(
-        f"BEGIN IMMEDIATE; {_SCHEMA}"
+        f"BEGIN IMMEDIATE; {_SCHEMA} {_OUTBOX}"
         f"INSERT OR IGNORE INTO meta VALUES ('version', '{VERSION}', 0, 0); COMMIT;"
+    )
+
+
+def _upgrade(connection: sqlite3.Connection, version: int) -> None:
+    """In place and at once: what an older program has written stays."""
+    steps = " ".join(_UPGRADES[each] for each in range(version + 1, VERSION + 1))
+    connection.executescript(
+        f"BEGIN IMMEDIATE; {steps} UPDATE meta SET value = '{VERSION}' WHERE key = 'version'; COMMIT;"
     )
 
 

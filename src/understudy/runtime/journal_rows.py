@@ -135,6 +135,29 @@ class Event:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Deed:
+    """A decision or a note, for those who tell people about it."""
+
+    wall: float
+    name: str  # The rule, or the kind of note.
+    text: str
+    before: Phase | None = None  # None: a note.
+    after: Phase | None = None
+    why: str = ""  # What went wrong just before, and led to the decision.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Undelivered:
+    """Messages that one notifier could not pass on."""
+
+    notifier: str
+    count: int
+    since: float  # Wall clock: the oldest of them.
+    why: str  # The last time.
+    given_up: bool = False  # They are not tried any more.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Failing:
     """A write of the claim or of the name that goes wrong again and again."""
 

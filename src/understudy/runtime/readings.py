@@ -19,7 +19,7 @@ from understudy.ports import Moment
 
 from . import statecodec
 from .journal import SqliteJournal
-from .journal_rows import DecisionRow, Event, EventKind, Failing, RoundRow, Vote, Votes
+from .journal_rows import DecisionRow, Event, EventKind, Failing, RoundRow, Undelivered, Vote, Votes
 from .sentences import exit_code_check, sentences
 from .status import (
     Agent,
@@ -66,6 +66,8 @@ def status(
     journal_trouble: str = "",
     booted: bool = False,
     failing: Sequence[Failing] = (),
+    is_daemon: bool = False,
+    undelivered: Sequence[Undelivered] = (),
 ) -> Status:
     """How this node stands.
 
@@ -105,11 +107,13 @@ def status(
             pid=agent_pid,
             heartbeat_age=None if heartbeat is None else max(wall - heartbeat, 0.0),
             late_after=max(policy.late, LATE),
+            is_daemon=is_daemon,
         ),
         journal_trouble=journal_trouble,
         failing=current,
         troubles=(),
         events=tuple(events),
+        undelivered=tuple(undelivered),
     )
     return replace(view, troubles=tuple(troubles(view, facts)))
 
@@ -203,7 +207,16 @@ def status_of(
         journal_trouble=journal.trouble,
         booted=journal.boot_id not in ("", boot_id),
         failing=journal.failing(),
+        is_daemon=is_daemons(journal),
+        undelivered=journal.undelivered(at.wall),
     )
+
+
+def is_daemons(journal: SqliteJournal) -> bool:
+    """Was the last agent a daemon?  Raises JournalError."""
+    query = "SELECT value FROM meta WHERE key = 'agent'"
+    row = journal.ask(lambda db: db.execute(query).fetchone())
+    return row is not None and row[0] == DAEMON
 
 
 def why_at(journal: SqliteJournal, policy: Policy, at: float) -> Why | None:
@@ -220,6 +233,7 @@ def why_at(journal: SqliteJournal, policy: Policy, at: float) -> Why | None:
     )
 
 
+DAEMON, CRON = "daemon", "cron"  # Which kind of agent it was, in the journal.
 REPLAYED = 2000  # Rounds at most, the newest: the others do not change what holds at the end.
 LATE = 15.0  # Seconds: no agent is called late sooner.
 

@@ -8,7 +8,7 @@ from understudy.core.model import Phase
 from understudy.core.observations import Pbx
 from understudy.core.votes import Verdict
 
-from .journal_rows import Event, Failing, Vote
+from .journal_rows import Event, Failing, Undelivered, Vote
 
 MUTE = 15.0  # Seconds: an agent that runs writes every five.
 
@@ -46,6 +46,7 @@ class Code(StrEnum):
     OUTDATED = "outdated"
     OTHER_CONFIGURATION = "other-configuration"  # C6.
     PAUSED = "paused"  # C7.
+    MAIL = "mail"  # People could not be told.
     SETTLING = "settling"  # `settle_down` after an automatic change.
 
 
@@ -103,6 +104,7 @@ class Agent:
     pid: int | None  # None: no process holds the journal now (cron: between two rounds).
     heartbeat_age: float | None  # Seconds since it last wrote; None: never.
     late_after: float  # Seconds.
+    is_daemon: bool = False  # The last one was no round by cron.
 
     @property
     def is_late(self) -> bool:
@@ -146,3 +148,4 @@ class Status:
     failing: tuple[Failing, ...]  # Writes that go wrong again and again.
     troubles: tuple[Trouble, ...]  # The worst first.
     events: tuple[Event, ...]
+    undelivered: tuple[Undelivered, ...] = ()  # Messages that wait for too long, or were given up.

@@ -14,7 +14,7 @@ from understudy.core.runbooks import Step
 from understudy.core.votes import Verdict
 from understudy.core.when import MOST_RETURNS, Facts
 
-from .journal_rows import POINTING, Vote
+from .journal_rows import POINTING, Undelivered, Vote
 from .status import Code, Level, NodeView, Status, Trouble
 from .waiting import clock, in_short, span, step_of, unreadable
 
@@ -285,3 +285,13 @@ def _rules(view: Status, f: Facts) -> _Found:
 def _journal(view: Status, f: Facts) -> _Found:
     if view.journal_trouble:
         yield Code.JOURNAL, Level.WARNING, view.journal_trouble
+    for each in view.undelivered:
+        yield Code.MAIL, Level.WARNING, _undelivered_in_words(each)
+
+
+def _undelivered_in_words(each: Undelivered) -> str:
+    many = "a message" if each.count == 1 else f"{each.count} messages"
+    if each.given_up:
+        return f"{each.notifier}: {many} could not be delivered, given up: {each.why}"
+    waits = "waits" if each.count == 1 else "wait"
+    return f"{each.notifier}: {many} {waits} since {clock(each.since)}: {each.why}"

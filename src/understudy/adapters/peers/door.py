@@ -10,13 +10,15 @@ nodes are on one machine the line is the last arguments of `understudy --node OT
     order JSON          {"ok": true, "said": "..."}
     wake                {"ok": true}
     status              {"ok": true, ...}
+    doctor              {"ok": true, ...}: what the far side finds on itself
     any, refused        {"ok": false, "why": "..."}
 """
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from understudy.adapters.processes import LIMIT, Finished, run
@@ -56,7 +58,12 @@ class Status:
     pass
 
 
-Request = Ask | Fence | PlaceOrder | Wake | Status
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Examine:
+    """What do you find on your own node?"""
+
+
+Request = Ask | Fence | PlaceOrder | Wake | Status | Examine
 
 
 def parse_request(line: str) -> Request:
@@ -75,9 +82,11 @@ def parse_request(line: str) -> Request:
             return Wake()
         case ["status"]:
             return Status()
+        case ["doctor"]:
+            return Examine()
     raise Refused(
         f"not a request: {line[:60]!r}",
-        hint="One of: ask EPOCH, fence NODE EPOCH, order JSON, wake, status.",
+        hint="One of: ask EPOCH, fence NODE EPOCH, order JSON, wake, status, doctor.",
     )
 
 
@@ -94,6 +103,8 @@ def render_request(request: Request) -> str:
             return "wake"
         case Status():
             return "status"
+        case Examine():
+            return "doctor"
 
 
 def render_answer(answer: Mapping[str, Any] | PeerAnswer | Refused) -> str:
@@ -108,9 +119,15 @@ def render_answer(answer: Mapping[str, Any] | PeerAnswer | Refused) -> str:
     return json.dumps(fields)
 
 
-def over_ssh(target: str, *, connect_timeout: int = 5) -> tuple[str, ...]:
+SSH_FOLDER = Path("/etc/understudy/ssh")
+
+
+def over_ssh(
+    target: str, *, connect_timeout: int = 5, folder: Path = SSH_FOLDER
+) -> tuple[str, ...]:
     """The prefix for `user@host` (or ssh://user@host:port): no questions, no waiting, no
-    forwarding.
+    forwarding.  With the key and the known host in `folder`, as `understudy init` puts them there;
+    where they are not, those of the user.
 
     A host that dies while it answers is noticed after 15 s (ssh_config(5), ServerAliveInterval),
     and Door's own deadline stands above all of it.
@@ -126,7 +143,23 @@ def over_ssh(target: str, *, connect_timeout: int = 5) -> tuple[str, ...]:
         "ForwardAgent=no",
         "LogLevel=ERROR",
     )
-    return ("ssh", "-T", *(word for each in options for word in ("-o", each)), "--", target)
+    words = (*options, *_ours(folder))
+    return ("ssh", "-T", *(word for each in words for word in ("-o", each)), "--", target)
+
+
+def _ours(folder: Path) -> Iterator[str]:
+    identity, known = folder / "id_ed25519", folder / "known_hosts"
+    if _is_file(identity):
+        yield from (f"IdentityFile={identity}", "IdentitiesOnly=yes")
+    if _is_file(known):
+        yield f"UserKnownHostsFile={known}"
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # A person who may not look in there has keys of his own, or none.
+        return False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,6 +171,7 @@ class Timeouts:
     order: float = 15.0
     wake: float = 8.0
     status: float = 15.0
+    doctor: float = 60.0  # Its own deadline is shorter: doctor.examine.WITHIN.
 
 
 class Door:
@@ -193,6 +227,10 @@ class Door:
     async def status(self) -> dict[str, Any]:
         """Raises Unreachable, Denied."""
         return await self._question(Status(), self._timeouts.status)
+
+    async def examine(self) -> dict[str, Any]:
+        """Raises Unreachable, Denied."""
+        return await self._question(Examine(), self._timeouts.doctor)
 
     async def _question(self, request: Request, within: float) -> dict[str, Any]:
         """For what changes nothing: whatever goes wrong, it could not be asked."""

@@ -28,7 +28,7 @@ class ShutOff:
         """No SIP enters or leaves.  Safe to repeat.  Raises NotStopped."""
         hint = "Stop the PBX by hand, or unplug the machine: nothing keeps it from serving."
         try:
-            done = await self._nft("-f", "-", stdin=_REMOVE + _rules(self._ports))
+            done = await self._nft("-f", "-", stdin=script(self._ports))
             shut = await self.is_shut()
         except AdapterError as error:
             raise NotStopped(f"SIP could not be shut off: {error}", hint=hint) from error
@@ -58,6 +58,11 @@ class ShutOff:
 
     async def _nft(self, *words: str, stdin: str = "") -> Finished:
         return await run((*self._prefix, "nft", *words), within=WITHIN, stdin=stdin.encode())
+
+
+def script(ports: Sequence[int]) -> str:
+    """The same for `nft -f -`, where nothing of ours may be in the way."""
+    return _REMOVE + _rules(sorted(set(ports)))
 
 
 # Adding what is there already is no error, deleting what is not there is one: so both, in one

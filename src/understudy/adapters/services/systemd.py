@@ -115,8 +115,8 @@ class Systemd:
         self._report = report
         self._root = root
         self._prefix = (*prefix, "sudo", "-n") if settings.use_sudo else prefix
-        self._unit = _full_name(settings.unit)
-        self._companions = tuple(_full_name(unit) for unit in settings.active_only)
+        self._unit = full_name(settings.unit)
+        self._companions = tuple(full_name(unit) for unit in settings.active_only)
         self._sip = SipHere(
             settings.sip, settings.sip_transport, settings.sip_timeout, settings.sip_ca_file
         )
@@ -300,7 +300,7 @@ class Systemd:
 
     async def _show(self, *, within: float = ASK_WITHIN) -> _Unit:
         done = await self._systemctl(
-            "show", f"--property={','.join(_PROPERTIES)}", "--", self._unit, within=within
+            "show", f"--property={','.join(PROPERTIES)}", "--", self._unit, within=within
         )
         if done.code != 0 or "ActiveState=" not in done.out:
             raise Unreachable(f"systemctl show {self._unit}: {done.said}")
@@ -321,7 +321,7 @@ class Systemd:
         return await run(argv, within=within)
 
 
-_PROPERTIES = (
+PROPERTIES = (
     "LoadState",
     "ActiveState",
     "SubState",
@@ -351,7 +351,8 @@ def _rest(deadline: Deadline) -> float:
     return min(ASK_WITHIN, max(0.5, deadline.left()))
 
 
-def _full_name(unit: str) -> str:
+def full_name(unit: str) -> str:
+    """asterisk.service for asterisk; what has a type keeps it."""
     return unit if unit.endswith(_TYPES) else f"{unit}.service"
 
 

@@ -1,0 +1,88 @@
+"""What a check point must have beside its stock NRPE: one include file and one plugin.
+
+NRPE adds every allowed_hosts= line that it reads to its list (measured with 4.1.0; the log names the last one only),
+so ours needs no change in nrpe.cfg, and an NRPE that serves others already goes on doing so.
+"""
+
+import shlex
+from importlib import resources
+
+from understudy.adapters.probes.nrpe import Settings
+from understudy.config.schema import Config
+
+from .piece import Choices, Piece
+
+SHARE = 0.7  # Of a question's deadline for the plugin; the rest is for NRPE, its TLS and the way.
+
+
+def pieces(config: Config, choices: Choices) -> tuple[Piece, ...]:
+    return tuple(
+        piece
+        for name, chosen in config.checkpoints.items()
+        if isinstance(chosen.settings, Settings)
+        for piece in (_plugin(name, choices), _include(name, chosen.settings, config, choices))
+    )
+
+
+def check(node: str, settings: Settings, config: Config, choices: Choices) -> str:
+    """The command line that asks `node` from a check point."""
+    host, port = config.nodes[node].address, sip_port(config)
+    words = [f"{choices.plugins}/check_sip", "-H", host, "-p", str(port)]
+    match sip_transport(config):
+        case "udp":
+            pass
+        case "tls":
+            # An answer is what is asked for; whose certificate it bears is another question.
+            words += ["--transport", "tls", "--insecure"]
+        case transport:
+            words += ["--transport", transport]
+    return shlex.join([*words, "-t", f"{max(SHARE * settings.timeout, 0.5):.3g}"])
+
+
+def sip_port(config: Config) -> int:
+    return int(str(getattr(config.service.settings, "sip", "127.0.0.1:5060")).rpartition(":")[2])
+
+
+def sip_transport(config: Config) -> str:
+    return str(getattr(config.service.settings, "sip_transport", "udp"))
+
+
+def _plugin(checkpoint: str, choices: Choices) -> Piece:
+    return Piece(
+        host=checkpoint,
+        path=f"{choices.plugins}/check_sip",
+        text=resources.files("understudy.plugins").joinpath("check_sip.py").read_text("utf-8"),
+        mode=0o755,
+        why="The plugin that asks a PBX by SIP OPTIONS: one file, Python 3.9 or later.",
+        then=("python3 -c 'import sys; assert sys.version_info >= (3, 9)'",),
+    )
+
+
+def _include(checkpoint: str, settings: Settings, config: Config, choices: Choices) -> Piece:
+    nodes = ",".join(node.address for node in config.nodes.values())
+    lines = [
+        f"# Understudy (understudy init): what the nodes of {config.pair.name} ask.",
+        "# NRPE adds these addresses to those that it knows already.",
+        f"allowed_hosts={nodes}",
+    ]
+    by_hand = []
+    for node in config.nodes:
+        asked = settings.command.replace("{node}", node)
+        name, _, arguments = asked.partition("!")
+        line = check(node, settings, config, choices)
+        if arguments:
+            by_hand.append(f"the nodes ask {asked}: define command[{name}] with its arguments")
+        else:
+            lines.append(f"command[{name}]={line}")
+    return Piece(
+        host=checkpoint,
+        path=f"{choices.nrpe_include}/understudy.cfg",
+        text="\n".join(lines) + "\n",
+        why="Both nodes may ask, and may ask about both nodes.",
+        then=(
+            f"grep -qs '^include_dir={choices.nrpe_include}' /etc/nagios/nrpe.cfg || "
+            f"echo 'nrpe.cfg does not read {choices.nrpe_include}: add include_dir={choices.nrpe_include}'",
+            "systemctl restart nagios-nrpe-server || systemctl restart nrpe",
+        ),
+        by_hand=tuple(by_hand),
+    )
