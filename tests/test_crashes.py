@@ -98,8 +98,6 @@ class End:
 # can order it again.  (Before the first record the order itself is still there.)
 GIVEN_UP = {
     ("ordered-failover", "before", "announce"),
-    ("ordered-failover", "after", "announce"),
-    ("ordered-failover", "before recording", "fence"),
     ("ordered-failover", "before", "fence"),
     ("ordered-failover", "after", "fence"),
     ("ordered-failover", "before recording", "claim"),

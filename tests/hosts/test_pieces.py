@@ -97,6 +97,8 @@ def test_sudoers_is_right_and_allows_every_line_of_the_adapter(tmp_path: Path) -
         whole = (f"/usr/{'sbin' if line[0] == 'nft' else 'bin'}/{line[0]}", *line[1:])
         assert whole in allowed
     assert {(Path(each[0]).name, *each[1:]) for each in allowed} == set(ran)
+    # The agent's unit is too tight for sudo.
+    assert "NoNewPrivileges=no" in piece(made, "pbx01", "understudy-sudo.conf").text
 
 
 def lines_of_adapter(folder: Path, settings: object) -> list[tuple[str, ...]]:

@@ -164,14 +164,14 @@ CHECKPOINT_SEES = Check(
     level=WARNING,
     why="A check point that is banned or cut off votes for the death of a healthy PBX: with all of them so, "
     "calls move for nothing, to a node that will be banned next.",
-    mend="on {node}: fail2ban-client status asterisk; add {checkpoint} to ignoreip",
+    mend="on {node}: fail2ban-client status asterisk, unban {checkpoint}; understudy init --install spares it",
 )
 CHECKPOINT_KNOWN = Check(
     word="checkpoint-known",
     asks="Does the PBX know the check points (200, not 401)?",
     level=WARNING,
     why="fail2ban bans whom the PBX does not know; with all check points banned a healthy PBX is taken for dead.",
-    mend="on {node}: give the PBX an endpoint that knows {checkpoint}, and add it to fail2ban's ignoreip",
+    mend="on {node}: understudy init --install (the PBX then knows {checkpoint}, and fail2ban spares it)",
 )
 CHECKPOINT_STANDBY = Check(
     word="checkpoint-sees-standby",

@@ -5,6 +5,7 @@ Through sudo otherwise, with the whole command lines of adapters/services/.
 """
 
 import json
+from pathlib import Path
 
 from understudy.adapters.services.shutoff import TABLE
 from understudy.adapters.services.systemd import PROPERTIES, Settings, full_name
@@ -14,6 +15,7 @@ from .piece import Choices, Piece
 
 POLKIT = "/etc/polkit-1/rules.d/50-understudy.rules"
 SUDOERS = "/etc/sudoers.d/understudy"
+DROP_IN = "/etc/systemd/system/understudy.service.d/understudy-sudo.conf"
 PBX_VERBS = (
     "start",
     "stop",
@@ -28,7 +30,8 @@ def pieces(config: Config, choices: Choices) -> tuple[Piece, ...]:
     if not isinstance(settings, Settings):
         return ()
     if settings.use_sudo:
-        return tuple(_sudoers(node, settings, choices) for node in config.nodes)
+        made = (_sudoers, _unconfined)
+        return tuple(make(node, settings, choices) for node in config.nodes for make in made)
     return tuple(_polkit(node, settings, choices) for node in config.nodes)
 
 
@@ -98,6 +101,18 @@ def _sudoers(node: str, settings: Settings, choices: Choices) -> Piece:
         ),
         why=f"The agent ({choices.user}, not root) may start and stop the PBX, and nothing else.",
         then=(f"visudo -c -q -f {SUDOERS}",),
+    )
+
+
+def _unconfined(node: str, settings: Settings, choices: Choices) -> Piece:
+    """sudo must gain what the agent's unit keeps from it: every filter of system calls forbids that."""
+    del settings, choices
+    return Piece(
+        host=node,
+        path=DROP_IN,
+        text=(Path(__file__).parent / "files" / "sudo.conf").read_text(encoding="utf-8"),
+        why="In the agent's hardened unit sudo could not gain root's rights.",
+        then=("systemctl daemon-reload",),
     )
 
 
