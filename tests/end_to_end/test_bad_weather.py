@@ -179,6 +179,9 @@ def test_a_start_command_that_is_gone_gives_the_claim_back(tmp_path: Path) -> No
             return (claim.node, claim.epoch, claim.how) == ("pbx01", 3, How.RETURNED)
 
         until(returned, within=20, what=lambda: f"the claim is given back: {pair.said('pbx02')}")
+        # Its data is still the newest: the node that had the claim serves when it is back.
+        pair.start("pbx01")
+        wait_for(pair, "pbx01", "active")
         wait_for(pair, "pbx02", "standby")
         done = pair.run("pbx02", "tick")  # An agent that begins now says at once what is missing.
         assert done.returncode == 2
@@ -189,7 +192,3 @@ def test_a_start_command_that_is_gone_gives_the_claim_back(tmp_path: Path) -> No
         assert "start-failed" in _codes(pair, "pbx02")
         events = pair.run("pbx02", "events").stdout
         assert str(start) in events
-
-        # Its data is still the newest: the node that had the claim serves when it is back.
-        pair.start("pbx01")
-        wait_for(pair, "pbx01", "active")
