@@ -216,7 +216,9 @@ def _form(hint: Any) -> str:
 
 def _settings(settings: type) -> Iterator[tuple[Field[Any], Any]]:
     hints = get_type_hints(settings)
-    return ((field, hints[field.name]) for field in fields(settings))
+    own = settings.__annotations__  # Before those that it shares with others.
+    listed = sorted(fields(settings), key=lambda field: field.name not in own)
+    return ((field, hints[field.name]) for field in listed)
 
 
 def _first_line(settings: type) -> str:

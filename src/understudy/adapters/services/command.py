@@ -9,13 +9,13 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
-from understudy.adapters.probes.sip import Transport
 from understudy.adapters.processes import Finished, run
-from understudy.config.settings import Command, HostPort, InputFile, Port, Seconds, setting
+from understudy.config.settings import Command, setting
 from understudy.core.observations import Pbx
 from understudy.errors import AdapterError, Denied, NotStopped
 
-from .shutoff import PORTS, ShutOff
+from .settings import PbxSettings
+from .shutoff import ShutOff
 from .sip_here import Deadline, SipHere
 
 ASK_WITHIN = 5.0  # Seconds for the status command.
@@ -25,7 +25,7 @@ GONE_FOR = 2.0  # Seconds of "not running" in a row end our hope: a pid file may
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
+class Settings(PbxSettings):
     start: Command = setting(
         "Starts the PBX and returns; success when it runs already.  What it starts must outlive "
         "it, and a restart of the agent too (systemd-run, a container).",
@@ -47,28 +47,6 @@ class Settings:
     pid_file: Path | None = setting(
         "Holds the process id of the PBX while it runs.", default=None, example="/run/pbx.pid"
     )
-    stop_within: Seconds = setting(
-        "From the request to stop to the proof that it is gone.  After 70 % of it, it is killed.",
-        default=Seconds(25.0),
-    )
-    start_within: Seconds = setting(
-        "From the request to start to the first SIP answer.", default=Seconds(60.0)
-    )
-    sip: HostPort = setting(
-        "Where the PBX listens for SIP on this machine.", default=HostPort("127.0.0.1:5060")
-    )
-    sip_transport: Transport = setting("How it is asked there.", default=Transport.UDP)
-    sip_timeout: Seconds = setting("How long to wait for its answer.", default=Seconds(2.0))
-    sip_ca_file: InputFile | None = setting(
-        "The authority that signed the PBX's certificate, for TLS.  Without it: the system's.",
-        default=None,
-        example="/etc/understudy/pbx-ca.pem",
-    )
-    sip_ports: tuple[Port, ...] = setting(
-        "All ports on which it speaks SIP: shut off by a packet filter if it cannot be stopped.",
-        default=tuple(Port(port) for port in PORTS),
-    )
-    use_sudo: bool = setting("Run nft by `sudo -n`, for an agent that is not root.", default=False)
 
 
 class _Status(StrEnum):

@@ -7,13 +7,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from understudy.adapters.probes.sip import Transport
 from understudy.adapters.processes import Finished, run
-from understudy.config.settings import HostPort, InputFile, Port, Seconds, setting
+from understudy.config.settings import setting
 from understudy.core.observations import Pbx
 from understudy.errors import AdapterError, Denied, NotStopped, Unreachable
 
-from .shutoff import PORTS, ShutOff
+from .settings import PbxSettings
+from .shutoff import ShutOff
 from .sip_here import Deadline, SipHere
 
 ASK_WITHIN = 5.0  # Seconds for a question to systemd, or a request that does not wait.
@@ -22,38 +22,13 @@ BETWEEN = 0.1  # Seconds between two looks at a unit that has been killed.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Settings:
+class Settings(PbxSettings):
     unit: str = setting("The unit of the PBX; .service may be left out.", example="asterisk")
     active_only: tuple[str, ...] = setting(
         "Further units that run on the active node alone: started once the PBX answers, stopped "
         "with it.  Trouble with them is reported and never stands in the way of calls.",
         default=(),
         example=["cron-backup.timer"],
-    )
-    stop_within: Seconds = setting(
-        "From the request to stop to the proof that no process of the unit is left.  After 70 % "
-        "of it, they are killed.",
-        default=Seconds(25.0),
-    )
-    start_within: Seconds = setting(
-        "From the request to start to the first SIP answer.", default=Seconds(60.0)
-    )
-    sip: HostPort = setting(
-        "Where the PBX listens for SIP on this machine.", default=HostPort("127.0.0.1:5060")
-    )
-    sip_transport: Transport = setting("How it is asked there.", default=Transport.UDP)
-    sip_timeout: Seconds = setting("How long to wait for its answer.", default=Seconds(2.0))
-    sip_ca_file: InputFile | None = setting(
-        "The authority that signed the PBX's certificate, for TLS.  Without it: the system's.",
-        default=None,
-        example="/etc/understudy/pbx-ca.pem",
-    )
-    sip_ports: tuple[Port, ...] = setting(
-        "All ports on which it speaks SIP: shut off by a packet filter if it cannot be stopped.",
-        default=tuple(Port(port) for port in PORTS),
-    )
-    use_sudo: bool = setting(
-        "Run systemctl and nft by `sudo -n`, for an agent that is not root.", default=False
     )
 
 
