@@ -313,6 +313,19 @@ def test_S2_a_pbx_that_was_starting_is_started_again_by_the_next_process() -> No
     assert row(decided(state, Seen(started=True))) == "step-asked"
 
 
+def test_S2_a_stop_that_was_seen_is_a_persons_also_when_a_look_fell_into_it() -> None:
+    watched = at(Phase.ACTIVE, claim(), void_since=LONG_AGO)
+    for looks, expected in (
+        ((Pbx.STOPPED,), True),
+        ((Pbx.STARTING, Pbx.STOPPED), True),  # systemd(1): deactivating.
+        ((Pbx.DEAD, Pbx.STARTING, Pbx.STOPPED), False),  # It died, and never came up again.
+    ):
+        state = watched
+        for pbx in looks:
+            state = absorb(state, Seen(pbx=pbx), NOW, POLICY)
+        assert state.evidence.stop_seen is expected, looks
+
+
 def test_S1_who_broke_the_glass_is_not_stopped_for_want_of_a_proof() -> None:
     stale: dict[str, Any] = {"proved_at": LONG_AGO, "up_at": LONG_AGO}
     for phase in (Phase.ACTIVE, Phase.DOUBTED):

@@ -211,7 +211,9 @@ def _looked(old: Evidence, pbx: Pbx, now: float, policy: Policy) -> Evidence:
             good = bad = NEVER
     # Just after the agent's start it may be the guard's stop that ends: no person's doing (S2).
     guards = now - old.void_since <= policy.first_proof + policy.stop_within
-    ran = old.pbx in (Pbx.ANSWERING, Pbx.DEAF) and not guards
+    # Between the two it may have been seen stopping, which is on its way too.
+    on_its_way = old.pbx is Pbx.STARTING and old.pbx_good_since != NEVER
+    ran = (old.pbx in (Pbx.ANSWERING, Pbx.DEAF) or on_its_way) and not guards
     stop_seen = pbx is Pbx.STOPPED and (ran or old.stop_seen)
     return replace(old, pbx=pbx, pbx_good_since=good, pbx_bad_since=bad, stop_seen=stop_seen)
 
