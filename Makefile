@@ -25,6 +25,18 @@ prove: $(STAMP)  ## The whole pair, every event at once: hours
 bench: $(STAMP) packages
 	@script/bench
 
+lab: $(STAMP)  ## Nine hosts on this machine, with a protected pair; PROFILE=2s.  As root: docs/how-to/lab.md
+	@script/packages lab
+	@lab/lab.py image
+	@lab/lab.py up --understudy $(or $(PROFILE),2s)
+	@lab/lab.py state
+
+lab-down:
+	@lab/lab.py down
+
+lab-test: $(STAMP)  ## The tests on those hosts: 20 minutes, as root
+	@script/lab_test
+
 docs: $(STAMP)
 	@$(BIN)/python script/generate_docs.py
 

@@ -155,7 +155,9 @@ def test_a_check_point_that_the_pbx_does_not_know_is_told() -> None:
     say(all_seen, UP, text, checkpoint="cp1", node="pbx01")
     found = judged(all_seen)
     assert bad(found) == {("checkpoint-known", Level.WARNING)}
-    assert "understudy init --install (the PBX then knows cp1" in only(found, "checkpoint-known").mend
+    assert (
+        "understudy init --install (the PBX then knows cp1" in only(found, "checkpoint-known").mend
+    )
 
 
 def test_a_standby_that_is_seen_up_is_two_pbxs_or_a_wrong_address() -> None:
