@@ -42,9 +42,10 @@ def offer(bundles: tuple[Bundle, ...], draft: Draft) -> tuple[tuple[Bundle, ...]
     """What waits after this news, and what goes out now."""
     bundle = next((each for each in bundles if each.group == draft.group), None)
     others = tuple(each for each in bundles if each.group != draft.group)
+    if bundle is None and draft.is_over:
+        return others, [draft]  # What begins next is news, and does not wait.
     if bundle is None:
-        new = Bundle(group=draft.group, until=draft.at + WINDOW, end_told=draft.is_over)
-        return (*others, new), [draft]
+        return (*others, Bundle(group=draft.group, until=draft.at + WINDOW)), [draft]
     if draft.is_over and not bundle.end_told and bundle.held is None:
         return (*others, replace(bundle, end_told=True)), [draft]
     return (*others, replace(bundle, held=_with(bundle.held, draft))), []
