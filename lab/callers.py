@@ -172,8 +172,16 @@ class Phone:
                 await self._say(writer, "hangup")
                 await self._listen(reader, 0.5, until="CALL_CLOSED")
         except (OSError, asyncio.IncompleteReadError) as error:
-            self._streams = None
+            await self.close()
             raise ConnectionError(str(error)) from error
+
+    async def close(self) -> None:
+        if self._streams is not None:
+            writer = self._streams[1]
+            self._streams = None
+            writer.close()
+            with suppress(OSError):
+                await writer.wait_closed()
 
     async def _outcome(self, reader: asyncio.StreamReader) -> str:
         ours = set()  # Ids of calls that began after we dialled.
@@ -287,6 +295,8 @@ async def calling() -> AsyncIterator[Callers]:
         await asyncio.gather(*tasks, return_exceptions=True)
         provider.close()
         outside.close()
+        await first.close()
+        await second.close()
 
 
 def _said(code: int) -> str:

@@ -2,7 +2,6 @@
 """The laboratory's command line.  `lab/lab.py -h`, and docs/how-to/lab.md."""
 
 import argparse
-import fcntl
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -11,7 +10,7 @@ from pathlib import Path
 sys.path[0] = str(Path(__file__).resolve().parent.parent)  # `import lab` means the folder.
 
 from lab import image, machines, network, pair
-from lab.hosts import HOME, HOSTS, MACHINES, LabError
+from lab.hosts import HOSTS, MACHINES, LabError
 from lab.profile import PROFILES
 
 Arguments = argparse.Namespace
@@ -147,14 +146,6 @@ def _parser() -> argparse.ArgumentParser:
     nat.add_argument("on", choices=["on", "off"])
     verb("rules", lambda a: print(network.rules(), end=""), "the router's rules and delays")
     return parser
-
-
-def locked() -> "object":
-    """One laboratory on a machine."""
-    HOME.mkdir(parents=True, exist_ok=True)
-    lock = (HOME / "lock").open("w")
-    fcntl.flock(lock, fcntl.LOCK_EX)
-    return lock
 
 
 if __name__ == "__main__":

@@ -12,7 +12,9 @@ from understudy.config.schema import Config
 
 from .piece import Choices, Piece
 
-SHARE = 0.7  # Of a question's deadline for the plugin; the rest is for NRPE, its TLS and the way.
+# Of a question's deadline for the plugin.  The rest is for NRPE, its TLS and the way: three round trips at least, so a
+# second where there is one.
+SHARE, LEAST_SHARE, WAY = 0.7, 0.5, 1.0
 
 
 def pieces(config: Config, choices: Choices) -> tuple[Piece, ...]:
@@ -36,7 +38,12 @@ def check(node: str, settings: Settings, config: Config, choices: Choices) -> st
             words += ["--transport", "tls", "--insecure"]
         case transport:
             words += ["--transport", transport]
-    return shlex.join([*words, "-t", f"{max(SHARE * settings.timeout, 0.5):.3g}"])
+    return shlex.join([*words, "-t", f"{_within(settings.timeout):.3g}"])
+
+
+def _within(question: float) -> float:
+    """Seconds for the plugin, of those for the whole question."""
+    return max(min(SHARE * question, question - WAY), LEAST_SHARE * question)
 
 
 def sip_port(config: Config) -> int:

@@ -123,12 +123,13 @@ SSH_FOLDER = Path("/etc/understudy/ssh")
 
 
 def over_ssh(
-    target: str, *, connect_timeout: int = 5, folder: Path = SSH_FOLDER
+    target: str, *, connect_timeout: int = 2, folder: Path = SSH_FOLDER
 ) -> tuple[str, ...]:
     """The prefix for `user@host` (or ssh://user@host:port): no questions, no waiting, no
     forwarding.  With the key and the known host in `folder`, as `understudy init` puts them there;
     where they are not, those of the user.
 
+    A dead host costs `connect_timeout` seconds: the fence of a take-over waits for no longer than that.
     A host that dies while it answers is noticed after 15 s (ssh_config(5), ServerAliveInterval),
     and Door's own deadline stands above all of it.
     """
