@@ -103,7 +103,8 @@ def test_a_standby_that_is_cut_off_does_nothing(place: Site) -> None:
     codes = {each["code"] for each in found["troubles"]}
     assert {"claim", "checkpoints-too-few"} <= codes
     place.network.cut = set()
-    assert place.watch.answering == ("pbx01",)
+    # On a busy machine the newest answer may be a moment late.
+    until(lambda: place.watch.answering == ("pbx01",), within=2, what="pbx01 answers")
     claim = place.claim
     assert (claim.node, claim.epoch, claim.announced) == ("pbx01", 1, "")
     place.wait_for("pbx02", "standby", within=1)
