@@ -95,13 +95,7 @@ class Line:
             wait *= 2
 
     def _read(self) -> None:
-        while True:
-            try:
-                data, origin = self._sock.recvfrom(65536)
-            except BlockingIOError:
-                return
-            except OSError:
-                continue  # ICMP about one of our packets: the retransmission goes on.
+        for data, origin in network.received(self._sock):
             method = sip.read_request(data)
             if method and method != "ACK":
                 self._send(sip.answer_200(data), origin)

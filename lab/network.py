@@ -199,6 +199,18 @@ def udp_socket(name: str, port: int = 0) -> socket.socket:
     return sock
 
 
+def received(sock: socket.socket) -> Iterator[tuple[bytes, tuple[str, int]]]:
+    """All datagrams that wait, each with its origin."""
+    while True:
+        try:
+            data, origin = sock.recvfrom(65536)
+        except BlockingIOError:
+            return
+        except OSError:
+            continue  # ICMP about one of our packets: that one was not answered.
+        yield data, origin
+
+
 def _link(host: Host) -> None:
     space, veth = host.namespace, f"v-{host.name}"
     _sh("ip", "netns", "add", space)

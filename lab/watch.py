@@ -69,13 +69,7 @@ class Sampler:
             self._send(call.invite(), them)
 
     def _read(self) -> None:
-        while True:
-            try:
-                data, origin = self._sock.recvfrom(65536)
-            except BlockingIOError:
-                return
-            except OSError:
-                continue  # ICMP: a refused port is no answer.
+        for data, origin in network.received(self._sock):
             reply = sip.read_reply(data)
             known = self._open.get(reply.call) if reply else None
             if reply is None or known is None:

@@ -88,6 +88,11 @@ def read(path: Path) -> Word:
     return parse(text.decode("ascii", "replace"))
 
 
+def python(module: str) -> list[str]:
+    """-P: no module is looked for in the directory that a process happens to be in."""
+    return [sys.executable, "-I" if sys.flags.isolated else "-P", "-m", module]
+
+
 def boot_id() -> str:
     return BOOT_ID.read_text(encoding="ascii").strip()
 
@@ -345,12 +350,10 @@ def main(arguments: Sequence[str]) -> int:
             return 2
         options[name] = given.pop(0)
     config = Path(options.get("--config") or os.environ.get("UNDERSTUDY_CONFIG") or CONFIG)
-    # -P: no module is looked for in the directory that we happen to be in.
-    python = [sys.executable, "-I" if sys.flags.isolated else "-P", "-m", "understudy"]
     where = ["--config", str(config)]
     if "--node" in options:
         where += ["--node", options["--node"]]
-    guard = Guard([*python, *where], config, say)
+    guard = Guard([*python("understudy"), *where], config, say)
     while True:
         time.sleep(guard.turn())
 

@@ -134,7 +134,7 @@ def build(config: Config, node: str, *, lenient: bool = False) -> Node:
         glass=glass,
         start_within=float(getattr(config.service.settings, "start_within", 60.0)),
         reports=reports,
-        companions=(_watch(peer, glass), *_telling(config, node, glass)),
+        companions=lambda: (_watch(peer, glass), *_telling(config, node, glass)),
     )
 
 

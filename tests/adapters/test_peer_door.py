@@ -2,10 +2,6 @@
 
 import asyncio
 import json
-import os
-import shutil
-import socket
-import subprocess
 import sys
 import time
 from collections.abc import Iterator
@@ -14,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from adapters.bind import free_port
+from adapters.sshd import Sshd, daemon
 from understudy.adapters.peers.door import (
     Ask,
     Door,
@@ -320,11 +318,7 @@ def test_ssh_asks_nobody_anything_and_takes_the_target_for_no_option() -> None:
     assert "BatchMode=yes" in argv
 
 
-@dataclass(frozen=True)
-class Sshd:
-    port: int
-    folder: Path
-
+class Way(Sshd):
     def door(self, far: Far) -> Door:
         argv = list(over_ssh(f"ssh://root@127.0.0.1:{self.port}"))
         files = (
@@ -337,45 +331,16 @@ class Sshd:
 
 
 @pytest.fixture
-def sshd(tmp_path: Path) -> Iterator[Sshd]:
-    if os.geteuid() != 0:
-        pytest.skip("SKIPPED FOR WANT OF ROOT: sshd lets nobody else in")
-    program = shutil.which("sshd", path="/usr/sbin:/usr/local/sbin")
-    if program is None or shutil.which("ssh") is None:
-        if os.environ.get("CI") == "true":
-            pytest.fail("needs sshd and ssh (apt install openssh-server openssh-client)")
-        pytest.skip("SKIPPED: needs sshd and ssh (apt install openssh-server openssh-client)")
-    folder = tmp_path / "ssh"
-    folder.mkdir(mode=0o700)
-    Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)  # Its own, compiled in.
-    for name in ("host", "user"):
-        make = ("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / name))
-        subprocess.run(make, check=True, timeout=30)
+def sshd(tmp_path: Path) -> Iterator[Way]:
     (tmp_path / "answer.py").write_text(FAR_SIDE)
     forced = f"env PYTHONPATH={SOURCE} {sys.executable} {tmp_path / 'answer.py'}"
-    key = (folder / "user.pub").read_text()
-    (folder / "authorized_keys").write_text(f'restrict,command="{forced}" {key}')
-    port = free_port()
-    host_key = (folder / "host.pub").read_text()
-    (folder / "known_hosts").write_text(f"[127.0.0.1]:{port} {host_key}")
-    (folder / "config").write_text(
-        f"ListenAddress 127.0.0.1:{port}\nHostKey {folder / 'host'}\nPidFile none\n"
-        f"AuthorizedKeysFile {folder / 'authorized_keys'}\nStrictModes no\nUsePAM no\n"
-        "PasswordAuthentication no\nPermitRootLogin forced-commands-only\n"
-    )
-    daemon = subprocess.Popen(
-        [program, "-D", "-e", "-f", str(folder / "config")], stderr=subprocess.DEVNULL
-    )
-    try:
-        await_port(port)
-        yield Sshd(port, folder)
-    finally:
-        daemon.kill()
-        daemon.wait(timeout=10)
+    with daemon(tmp_path / "ssh", root_login="forced-commands-only") as made:
+        made.authorize(f'restrict,command="{forced}"')
+        yield Way(made.folder, made.port)
 
 
 @pytest.mark.real
-def test_over_ssh_the_forced_command_answers(sshd: Sshd, far: Far) -> None:
+def test_over_ssh_the_forced_command_answers(sshd: Way, far: Far) -> None:
     async def story() -> None:
         door = sshd.door(far)
         assert (await door.ask(7)).epoch == 7
@@ -388,39 +353,20 @@ def test_over_ssh_the_forced_command_answers(sshd: Sshd, far: Far) -> None:
 
 
 @pytest.mark.real
-def test_over_ssh_an_unknown_host_is_not_asked(sshd: Sshd, far: Far) -> None:
+def test_over_ssh_an_unknown_host_is_not_asked(sshd: Way, far: Far) -> None:
     (sshd.folder / "known_hosts").write_text("")
     with pytest.raises(Unreachable, match=r"pbx02 cannot be reached: .*[Hh]ost key"):
         asyncio.run(sshd.door(far).fence("pbx02", 7))
 
 
 @pytest.mark.real
-def test_over_ssh_a_key_that_is_not_known_there_is_not_let_in(sshd: Sshd, far: Far) -> None:
+def test_over_ssh_a_key_that_is_not_known_there_is_not_let_in(sshd: Way, far: Far) -> None:
     (sshd.folder / "authorized_keys").write_text("")
     with pytest.raises(Unreachable, match="Permission denied"):
         asyncio.run(sshd.door(far).fence("pbx02", 7))
 
 
 @pytest.mark.real
-def test_over_ssh_a_closed_port_is_unreachable(sshd: Sshd, far: Far) -> None:
+def test_over_ssh_a_closed_port_is_unreachable(sshd: Way, far: Far) -> None:
     with pytest.raises(Unreachable, match="Connection refused"):
         asyncio.run(replace(sshd, port=free_port()).door(far).fence("pbx02", 7))
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        port: int = sock.getsockname()[1]
-        return port
-
-
-def await_port(port: int) -> None:
-    give_up = time.monotonic() + 10
-    while True:
-        try:
-            socket.create_connection(("127.0.0.1", port), timeout=1).close()
-        except OSError:
-            assert time.monotonic() < give_up, "sshd does not listen"
-            time.sleep(0.02)
-        else:
-            return

@@ -4,17 +4,12 @@ import asyncio
 import json
 import os
 import pwd
-import shutil
-import socket
-import subprocess
-import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from adapters.bind import free_port
+from adapters.sshd import Sshd, daemon
 from cli.pair import CliPair
 from doctor.world import edit, here, levels, only, run
 from understudy.doctor import way
@@ -24,16 +19,8 @@ SOURCE = Path(__file__).parents[2] / "src"
 OK, WARNING, CRITICAL = Level.OK, Level.WARNING, Level.CRITICAL
 
 
-@dataclass(frozen=True)
-class Sshd:
-    """One that lets our key in as `authorize` says."""
-
-    folder: Path
-    port: int
-
-    def authorize(self, options: str) -> None:
-        key = (self.folder / "user.pub").read_text()
-        (self.folder / "authorized_keys").write_text(f"{options} {key}".lstrip())
+class Way(Sshd):
+    """To the other node, by the door's command."""
 
     def forced(self, pair: CliPair) -> str:
         words = " ".join(pair.argv("pbx02", "answer"))
@@ -56,47 +43,20 @@ class Sshd:
 
 
 @pytest.fixture
-def sshd(tmp_path: Path) -> Iterator[Sshd]:
-    if os.geteuid() != 0:
-        pytest.skip("SKIPPED FOR WANT OF ROOT: sshd lets nobody else in")
-    program = shutil.which("sshd", path="/usr/sbin:/usr/local/sbin")
-    if program is None or shutil.which("ssh") is None:
-        if os.environ.get("CI") == "true":
-            pytest.fail("needs sshd and ssh (apt install openssh-server openssh-client)")
-        pytest.skip("SKIPPED: needs sshd and ssh (apt install openssh-server openssh-client)")
-    folder = tmp_path / "ssh"
-    folder.mkdir(mode=0o700)
-    Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)  # Its own, compiled in.
-    for name in ("host", "user"):
-        make = ("ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(folder / name))
-        subprocess.run(make, check=True, timeout=30)
-    port = free_port()
-    (folder / "known_hosts").write_text(f"[127.0.0.1]:{port} {(folder / 'host.pub').read_text()}")
-    (folder / "config").write_text(
-        f"ListenAddress 127.0.0.1:{port}\nHostKey {folder / 'host'}\nPidFile none\n"
-        f"AuthorizedKeysFile {folder / 'authorized_keys'}\nStrictModes no\nUsePAM no\n"
-        "PasswordAuthentication no\nPermitRootLogin yes\n"
-    )
-    daemon = subprocess.Popen(
-        [program, "-D", "-e", "-f", str(folder / "config")], stderr=subprocess.DEVNULL
-    )
-    try:
-        await_banner(port)
-        yield Sshd(folder, port)
-    finally:
-        daemon.kill()
-        daemon.wait(timeout=10)
+def sshd(tmp_path: Path) -> Iterator[Way]:
+    with daemon(tmp_path / "ssh", root_login="yes") as made:
+        yield Way(made.folder, made.port)
 
 
 @pytest.fixture
-def pair(tmp_path: Path, sshd: Sshd) -> CliPair:
+def pair(tmp_path: Path, sshd: Way) -> CliPair:
     made = CliPair(tmp_path)
     edit(made, json.dumps(made.argv("pbx02", "answer")), json.dumps(sshd.door()))
     return made
 
 
 @pytest.mark.real
-def test_a_door_that_opens_nothing_else_is_well(pair: CliPair, sshd: Sshd) -> None:
+def test_a_door_that_opens_nothing_else_is_well(pair: CliPair, sshd: Way) -> None:
     sshd.authorize(f"restrict,{sshd.forced(pair)}")
     found = run(way.way, here(pair))
     assert [(each.check, each.level) for each in found] == [
@@ -107,7 +67,7 @@ def test_a_door_that_opens_nothing_else_is_well(pair: CliPair, sshd: Sshd) -> No
 
 
 @pytest.mark.real
-def test_a_key_that_opens_a_shell_is_critical(pair: CliPair, sshd: Sshd) -> None:
+def test_a_key_that_opens_a_shell_is_critical(pair: CliPair, sshd: Way) -> None:
     sshd.authorize("")
     found = run(way.way, here(pair))
     one = only(found, "way-forced")
@@ -116,7 +76,7 @@ def test_a_key_that_opens_a_shell_is_critical(pair: CliPair, sshd: Sshd) -> None
 
 
 @pytest.mark.real
-def test_a_key_that_forwards_connections_is_told(pair: CliPair, sshd: Sshd) -> None:
+def test_a_key_that_forwards_connections_is_told(pair: CliPair, sshd: Way) -> None:
     sshd.authorize(sshd.forced(pair))
     found = run(way.way, here(pair))
     assert levels(found, "way-forced") == [OK]
@@ -124,7 +84,7 @@ def test_a_key_that_forwards_connections_is_told(pair: CliPair, sshd: Sshd) -> N
 
 
 @pytest.mark.real
-def test_a_host_that_is_not_known_is_a_stranger(pair: CliPair, sshd: Sshd) -> None:
+def test_a_host_that_is_not_known_is_a_stranger(pair: CliPair, sshd: Way) -> None:
     sshd.authorize(f"restrict,{sshd.forced(pair)}")
     (sshd.folder / "known_hosts").write_text("")
     one = only(run(way.way, here(pair)), "way")
@@ -134,7 +94,7 @@ def test_a_host_that_is_not_known_is_a_stranger(pair: CliPair, sshd: Sshd) -> No
 
 
 @pytest.mark.real
-def test_a_key_that_is_not_let_in_is_told(pair: CliPair, sshd: Sshd) -> None:
+def test_a_key_that_is_not_let_in_is_told(pair: CliPair, sshd: Way) -> None:
     (sshd.folder / "authorized_keys").write_text("")
     one = only(run(way.way, here(pair)), "way")
     assert one.level is CRITICAL
@@ -172,16 +132,3 @@ def test_root_goes_the_way_as_the_agents_user(tmp_path: Path) -> None:
     assert prefix == ["runuser", "-u", "nobody", "--"]
     done = asyncio.run(place.run(*prefix, "id", "-un"))
     assert done.out == "nobody\n"
-
-
-def await_banner(port: int) -> None:
-    """Until sshd has said what it is."""
-    give_up = time.monotonic() + 20
-    while True:
-        try:
-            with socket.create_connection(("127.0.0.1", port), timeout=1) as line:
-                assert line.recv(4) == b"SSH-"
-                return
-        except OSError:
-            assert time.monotonic() < give_up, "sshd does not listen"
-            time.sleep(0.05)

@@ -22,7 +22,9 @@ from understudy.runtime.protection import (
     Protection,
     Reason,
     objections,
+    of_standby,
     rules,
+    verdict_of,
     wanted,
 )
 from understudy.runtime.status import Status
@@ -162,27 +164,18 @@ def protection(facts: Facts) -> Protection:
     The active node says what its agent last found (runtime.watch), any other one what it is itself; and both what the
     claim says at this moment.
     """
-    state, policy, at, last = facts.state, facts.policy, facts.at, facts.journal.protection
+    state, policy, at = facts.state, facts.policy, facts.at
     serving = state.phase in SERVING
     standby = policy.peer if serving else policy.me
-    if last is not None and (last.standby, last.epoch) != (standby, state.epoch):
-        last = None
+    last = of_standby(facts.journal.protection, standby, state.epoch)
     found = list(rules(state, policy, at.boot, at.wall))
     if serving:
         found += _as_watched(facts, last)
     else:
         by = wanted(policy, facts.claim, facts.extras.version)
         found += objections(Account(view=facts.view, extras=facts.extras), by)
-    texts = tuple(dict.fromkeys(reason.text for reason in found))
-    same = last is not None and last.protected is not bool(texts)
-    return Protection(
-        standby=standby,
-        epoch=state.epoch,
-        protected=not texts,
-        since=last.since if last is not None and same else at.wall,
-        looked=last.looked if last is not None else at.wall,
-        reasons=texts,
-    )
+    verdict = verdict_of(last, found, standby=standby, epoch=state.epoch, wall=at.wall)
+    return verdict if last is None else replace(verdict, looked=last.looked)
 
 
 def to_json(facts: Facts) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import click
 
 from understudy.core.observations import Pbx
 from understudy.errors import AdapterError, ConfigError, NotStopped, Refused, told
-from understudy.guard import read
+from understudy.guard import python, read
 from understudy.runtime.daemon import Node
 
 from .become import become_owner
@@ -43,12 +43,7 @@ def guard(session: Session, explain: bool, stop: bool) -> int:
 
 
 def _become(words: list[str]) -> NoReturn:
-    os.execv(sys.executable, [*_python("understudy.guard"), *words])
-
-
-def _python(module: str) -> list[str]:
-    """-P: no module is looked for in the directory that a process happens to be in."""
-    return [sys.executable, "-I" if sys.flags.isolated else "-P", "-m", module]
+    os.execv(sys.executable, [*python("understudy.guard"), *words])
 
 
 def plan(session: Session) -> dict[str, Any]:
@@ -60,7 +55,7 @@ def plan(session: Session) -> dict[str, Any]:
         "file": str(node.guard_file.absolute()),
         "glass": str(node.glass),
         "stop_within": node.policy.stop_within,
-        "stop": [*_python("understudy"), *where, "guard", "--stop"],
+        "stop": [*python("understudy"), *where, "guard", "--stop"],
         **_plainly(service.settings),
         **_shut(service.settings),
     }
@@ -91,9 +86,7 @@ def _plainly(settings: Any) -> dict[str, Any]:
 def _shut(settings: Any) -> dict[str, Any]:
     from understudy.adapters.services.shutoff import script
 
-    port = int(str(getattr(settings, "sip", ":5060")).rpartition(":")[2])
-    ports = (*getattr(settings, "sip_ports", ()), port)
-    return {"shut": ["nft", "-f", "-"], "shut_input": script(ports)}
+    return {"shut": ["nft", "-f", "-"], "shut_input": script(settings.all_ports)}
 
 
 async def _stop(node: Node) -> int:

@@ -31,15 +31,15 @@ def status(session: Session, as_json: bool) -> int:
     Exit code: 0 all is well, 1 not, 3 neither the claim nor the journal could be read.
     """
     facts = asyncio.run(gather(session.node))
-    pair, view = session.config.pair, facts.view
+    pair, view, found = session.config.pair, facts.view, protection(facts)
     if as_json:
         print_json({"pair": pair.name, "service": pair.service, **to_json(facts)})
     else:
         title = f"{pair.name}: {pair.service}   (this is {view.node})"
-        _show(list(_verdict(protection(facts), facts.at.wall)), title, list(_rows(facts, view)))
+        _show(list(_verdict(found, facts.at.wall)), title, list(_rows(facts, view)))
     if facts.claim is None and not facts.journal.is_there:
         return 3
-    return 0 if protection(facts).protected and not view.troubles else 1
+    return 0 if found.protected and not view.troubles else 1
 
 
 def event_line(event: Event) -> str:

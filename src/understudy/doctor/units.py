@@ -1,7 +1,7 @@
 """The units of the PBX and of Understudy itself, as systemd has them.  Nothing is changed."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 from understudy.adapters.services.shutoff import TABLE
 from understudy.adapters.services.systemd import GRACE
@@ -44,9 +44,9 @@ async def pbx(here: Here) -> list[Finding]:
     shown = await show(here, unit, *PROPERTIES)
     if not shown:
         return [c.UNIT.unknown(here.me, f"systemctl says nothing about {unit}", mend=c.AS_ROOT)]
-    found = list(_pbx(here, unit, shown))
+    found = list(_named(here, unit, shown, _pbx))
     for other in map(full, settings.active_only):
-        found += _active_only(here, other, await show(here, other, *PROPERTIES))
+        found += _named(here, other, await show(here, other, *PROPERTIES), _active_only)
     return found
 
 
@@ -87,25 +87,27 @@ async def _has_right(here: Here) -> bool:
     return "cap_net_admin" in shown.get("AmbientCapabilities", "")
 
 
-def _pbx(here: Here, unit: str, shown: Shown) -> Iterator[Finding]:
+Look = Callable[[Here, str, Shown], Iterator[Finding]]
+
+
+def _named(here: Here, unit: str, shown: Shown, look: Look) -> Iterator[Finding]:
+    """Is it there, and does nothing but Understudy start it; and what else is to be seen."""
     missing = _missing(here, unit, shown)
     if missing is not None:
         yield missing
         return
     yield c.UNIT.well(here.me, f"{unit} exists")
     yield _disabled(here, unit, shown)
+    yield from look(here, unit, shown)
+
+
+def _pbx(here: Here, unit: str, shown: Shown) -> Iterator[Finding]:
     yield _guarded(here, unit, shown)
     yield _restart(here, unit, shown)
     yield _stop(here, unit, shown)
 
 
 def _active_only(here: Here, unit: str, shown: Shown) -> Iterator[Finding]:
-    missing = _missing(here, unit, shown)
-    if missing is not None:
-        yield missing
-        return
-    yield c.UNIT.well(here.me, f"{unit} exists")
-    yield _disabled(here, unit, shown)
     if here.claim is None:
         return
     if here.claim.node != here.me and shown.get("ActiveState") in RUNS:

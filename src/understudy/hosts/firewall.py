@@ -8,7 +8,6 @@ from understudy.adapters.notify.mail import Settings as MailSettings
 from understudy.adapters.probes.nrpe import Settings as NrpeSettings
 from understudy.config.schema import Config
 
-from .nrpe import sip_port, sip_transport
 from .piece import Flow
 
 
@@ -94,11 +93,12 @@ def _messages(config: Config) -> Iterator[Flow]:
 
 
 def _sip(config: Config, source: str, node: str, why: str) -> Flow:
-    protocol = "udp" if sip_transport(config) == "udp" else "tcp"
+    service = config.service.settings
+    protocol = "udp" if service.sip_transport == "udp" else "tcp"
     return Flow(
         source=source,
         target=_node(config, node),
-        port=str(sip_port(config)),
+        port=str(service.sip_port),
         protocol=protocol,
         why=f"SIP: {why}",
     )

@@ -28,9 +28,9 @@ def pieces(config: Config, choices: Choices) -> tuple[Piece, ...]:
 
 def check(node: str, settings: Settings, config: Config, choices: Choices) -> str:
     """The command line that asks `node` from a check point."""
-    host, port = config.nodes[node].address, sip_port(config)
-    words = [f"{choices.plugins}/check_sip", "-H", host, "-p", str(port)]
-    match sip_transport(config):
+    host, service = config.nodes[node].address, config.service.settings
+    words = [f"{choices.plugins}/check_sip", "-H", host, "-p", str(service.sip_port)]
+    match service.sip_transport:
         case "udp":
             pass
         case "tls":
@@ -44,14 +44,6 @@ def check(node: str, settings: Settings, config: Config, choices: Choices) -> st
 def _within(question: float) -> float:
     """Seconds for the plugin, of those for the whole question."""
     return max(min(SHARE * question, question - WAY), LEAST_SHARE * question)
-
-
-def sip_port(config: Config) -> int:
-    return int(str(getattr(config.service.settings, "sip", "127.0.0.1:5060")).rpartition(":")[2])
-
-
-def sip_transport(config: Config) -> str:
-    return str(getattr(config.service.settings, "sip_transport", "udp"))
 
 
 def _plugin(checkpoint: str, choices: Choices) -> Piece:

@@ -94,7 +94,7 @@ class Node:
     glass: Path  # Break-glass: a person runs the PBX whatever the claim says, while this exists.
     start_within: float = 60.0  # Seconds.
     reports: Reports = field(default_factory=Reports)
-    companions: Sequence[Companion] = ()
+    companions: Callable[[], Sequence[Companion]] = tuple  # Made for who is the agent.
 
     def world(self, memory: Memory) -> World:
         return World(
@@ -273,7 +273,7 @@ class _Life:
             lambda: self.agent.policy,
             self.speaker.say,
         )
-        self.company = Company(node.companions, beside)
+        self.company = Company(node.companions(), beside)
 
     def begin(self) -> None:
         running = asyncio.get_running_loop()

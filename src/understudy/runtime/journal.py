@@ -327,6 +327,12 @@ class SqliteJournal:
         """
         self._save(list(writes), full=full)
 
+    def kept(self, key: str) -> str:
+        """What `pens.keep` wrote under that key; empty if nothing.  Raises JournalError."""
+        query = "SELECT value FROM meta WHERE key = ?"
+        row = self._ask(lambda db: db.execute(query, (key,)).fetchone())
+        return str(row[0]) if row is not None else ""
+
     def ask(self, question: Callable[[sqlite3.Connection], Answer]) -> Answer:
         """Raises JournalError."""
         return self._ask(question)

@@ -6,7 +6,7 @@ standby as it is.  So both speak of it in the same words.  `wall` is wall clock 
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from understudy.core import when
@@ -143,24 +143,27 @@ def judged(
     before: Protection | None, found: Sequence[Reason], *, standby: str, epoch: int, wall: float
 ) -> Protection:
     """The verdict after another look."""
-    last = (
-        before
-        if before is not None and (before.standby, before.epoch) == (standby, epoch)
-        else None
-    )
+    last = of_standby(before, standby, epoch)
+    verdict = verdict_of(last, found, standby=standby, epoch=epoch, wall=wall)
+    sure = verdict.protected or any(reason.certain for reason in found)
+    if sure or (last is not None and (last.doubted or not last.protected)):
+        return verdict
+    if last is None:
+        return replace(verdict, known=False, doubted=True)
+    return replace(last, looked=wall, doubted=True)
+
+
+def of_standby(verdict: Protection | None, standby: str, epoch: int) -> Protection | None:
+    """That verdict, if it is one about this standby in this epoch."""
+    same = verdict is not None and (verdict.standby, verdict.epoch) == (standby, epoch)
+    return verdict if same else None
+
+
+def verdict_of(
+    last: Protection | None, found: Sequence[Reason], *, standby: str, epoch: int, wall: float
+) -> Protection:
+    """What was found, believed at once.  It goes on from the last verdict that was the same."""
     texts = tuple(dict.fromkeys(reason.text for reason in found))
-    sure = any(reason.certain for reason in found)
-    if texts and not sure and (last is None or (last.protected and not last.doubted)):
-        return Protection(
-            standby=standby,
-            epoch=epoch,
-            protected=last is not None,
-            since=last.since if last is not None else wall,
-            looked=wall,
-            reasons=() if last is not None else texts,
-            known=last is not None,
-            doubted=True,
-        )
     same = last is not None and last.protected is not bool(texts)
     return Protection(
         standby=standby,
@@ -176,8 +179,7 @@ def news(before: Protection | None, after: Protection) -> str:
     """What a person should be told; empty if nothing is new."""
     if not after.known:
         return ""
-    key = (after.standby, after.epoch)
-    last = before if before is not None and (before.standby, before.epoch) == key else None
+    last = of_standby(before, after.standby, after.epoch)
     if last is not None and not last.known:
         last = None
     if after.protected:

@@ -214,9 +214,7 @@ def status_of(
 
 def is_daemons(journal: SqliteJournal) -> bool:
     """Was the last agent a daemon?  Raises JournalError."""
-    query = "SELECT value FROM meta WHERE key = 'agent'"
-    row = journal.ask(lambda db: db.execute(query).fetchone())
-    return row is not None and row[0] == DAEMON
+    return journal.kept("agent") == DAEMON
 
 
 def why_at(journal: SqliteJournal, policy: Policy, at: float) -> Why | None:

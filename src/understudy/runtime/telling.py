@@ -7,7 +7,6 @@ transaction with how far the journal was read.  So a restart tells nothing twice
 import asyncio
 import os
 import re
-import sqlite3
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -97,7 +96,7 @@ class Teller:
         """Raises JournalError."""
         if self._is_loaded:
             return
-        memory, self._is_kept = self._journal.ask(_read)
+        memory, self._is_kept = _read(self._journal)
         # What this process has learnt without the file is newer.
         here = self._memory
         self._memory = Memory(
@@ -317,13 +316,13 @@ def _say(notifier: Notifier, delivery: Delivery, why: str, beside: Beside) -> No
         beside.say(4, f"{notifier.name} could not be told: {why}")
 
 
-def _read(db: sqlite3.Connection) -> tuple[Memory, bool]:
-    """And was it there?  At first, and after nonsense, the past is not told.  Raises sqlite3.Error."""
-    row = db.execute("SELECT value FROM meta WHERE key = ?", (KEY,)).fetchone()
+def _read(journal: SqliteJournal) -> tuple[Memory, bool]:
+    """And was it there?  At first, and after nonsense, the past is not told.  Raises JournalError."""
+    text = journal.kept(KEY)
     with suppress(JournalError):
-        if row is not None:
-            return statecodec.loads(Memory, str(row[0])), True
-    return Memory(cursor=telling_deeds.newest(db)), False
+        if text:
+            return statecodec.loads(Memory, text), True
+    return Memory(cursor=journal.ask(telling_deeds.newest)), False
 
 
 def _key(deed: Deed) -> tuple[float, str, str]:

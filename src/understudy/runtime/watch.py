@@ -54,10 +54,9 @@ class Asked(Protocol):
 
 def kept(journal: SqliteJournal) -> Protection | None:
     """The last verdict; None if there is none.  Raises JournalError when the journal cannot be read."""
-    query = "SELECT value FROM meta WHERE key = ?"
-    row = journal.ask(lambda db: db.execute(query, (KEY,)).fetchone())
+    text = journal.kept(KEY)
     try:
-        return statecodec.loads(Protection, row[0]) if row is not None and row[0] else None
+        return statecodec.loads(Protection, text) if text else None
     except JournalError:
         return None  # Another version's.
 

@@ -76,7 +76,7 @@ class CommandService:
             settings.sip, settings.sip_transport, settings.sip_timeout, settings.sip_ca_file
         )
         prefix = ("sudo", "-n") if settings.use_sudo else ()
-        self._shut_off = ShutOff((*settings.sip_ports, self._sip.port), prefix=prefix)
+        self._shut_off = ShutOff(settings.all_ports, prefix=prefix)
 
     async def start(self) -> None:
         """Run the start command.  Raises Denied with its complaint, Unreachable, Unanswered."""

@@ -36,3 +36,12 @@ class PbxSettings:
         "Run systemctl and nft by `sudo -n`, for an agent that is not root and has no polkit.",
         default=False,
     )
+
+    @property
+    def sip_port(self) -> int:
+        return int(self.sip.rpartition(":")[2])
+
+    @property
+    def all_ports(self) -> tuple[int, ...]:
+        """What is shut off when it cannot be stopped (S5)."""
+        return (*self.sip_ports, self.sip_port)

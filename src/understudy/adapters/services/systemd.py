@@ -95,7 +95,7 @@ class Systemd:
         self._sip = SipHere(
             settings.sip, settings.sip_transport, settings.sip_timeout, settings.sip_ca_file
         )
-        self._shut_off = ShutOff((*settings.sip_ports, self._sip.port), prefix=self._prefix)
+        self._shut_off = ShutOff(settings.all_ports, prefix=self._prefix)
 
     async def start(self) -> None:
         """Queue the start.  Raises Denied, Unreachable, Unanswered.
