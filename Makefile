@@ -44,7 +44,7 @@ deb: $(STAMP)  ## The Debian package, for DIST=bookworm, trixie (unless you say)
 	@script/build_deb --dist $(or $(DIST),trixie)
 
 deb-test: $(STAMP) packages  ## Built, installed, upgraded, removed on a host of each of DISTS
-	@DEB_DISTS="$(or $(DISTS),bookworm trixie sid)" $(BIN)/pytest -q -s tests/packaging/test_deb.py
+	@script/deb_test
 
 packages:
 	@script/packages

@@ -35,8 +35,10 @@ from understudy.config import durations
 
 LEAD = 6.0  # Seconds of calls before the fault may come.
 TAIL = 5.0  # And after everybody is answered again.
+MOST_TROUBLES = 3  # Runs that may fail to begin.
 STEADY = 2.0  # Seconds without a failed attempt that count as "again".
-PHONES = ("phones", "pstn")  # They come at their next registration; only waited for on request.
+PHONES = ("phones", "pstn")  # They come at their next registration.
+LATE = (*PHONES, "name")  # And that one when its resolver asks again: only waited for on request.
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +90,16 @@ FAULTS: dict[str, Callable[[float], None]] = {
 }  # fmt: skip
 
 
+def _begin(profile: str, isolation: str, *, patient: bool) -> None:
+    """Everybody as at the beginning, also who remembers whom he has talked to.  Raises LabError."""
+    if pair.is_up(profile):
+        pair.reset_pair("prov", *(("phones",) if patient else ()), isolation=isolation)
+    else:
+        pair.down()
+        pair.up(profile, isolation)
+    pair.settle(phones=patient)
+
+
 def measure(attempts: Sequence[Attempt], since: float, until: float) -> Measured:
     counted = [a for a in attempts if a.counts and since <= a.begun <= until]
     starts = sorted(a.begun for a in counted if a.answered)
@@ -104,7 +116,7 @@ def measure(attempts: Sequence[Attempt], since: float, until: float) -> Measured
 async def one_run(fault: str, profile: str, *, patient: bool) -> dict[str, Measured]:
     numbers = find(profile)
     interval, patience = durations.parse(numbers.interval), durations.parse(numbers.patience)
-    wanted = [kind for kind in KINDS if patient or kind not in PHONES]
+    wanted = [kind for kind in KINDS if patient or kind not in LATE]
     async with callers.calling() as calling:
         begun = time.time()
         await asyncio.sleep(LEAD + random.uniform(0.0, interval))
@@ -168,29 +180,23 @@ def main() -> int:
     parser.add_argument("--profile", choices=PROFILES, default="2s")
     parser.add_argument("--isolation", default="stop")
     parser.add_argument(
-        "--phones", action="store_true", help="wait for the phones to come back, too"
+        "--patient", action="store_true", help="wait for phones and the resolver's callers, too"
     )
     parser.add_argument("--json", type=Path, help="every run, for docs/benchmarks.md")
     given = parser.parse_args()
-    runs = []
-    try:
-        for number in range(given.runs):
-            if pair.is_up(given.profile):
-                pair.reset_pair("phones", "prov", isolation=given.isolation)
-            else:
-                pair.down()
-                pair.up(given.profile, given.isolation)
-            pair.settle()
-            runs.append(asyncio.run(one_run(given.fault, given.profile, patient=given.phones)))
-            print(
-                f"run {number + 1} of {given.runs}: {given.fault}, {given.profile}", file=sys.stderr
-            )
-    except LabError as error:
-        print(f"outage: {error}", file=sys.stderr)
-        return 1
-    finally:
-        if not runs:
-            pair.down()
+    runs: list[dict[str, Measured]] = []
+    troubles = 0
+    while len(runs) < given.runs:
+        try:
+            _begin(given.profile, given.isolation, patient=given.patient)
+            runs.append(asyncio.run(one_run(given.fault, given.profile, patient=given.patient)))
+        except LabError as error:  # Before the fault: this run has measured nothing.
+            print(f"outage: {error}", file=sys.stderr)
+            troubles += 1
+            if troubles > MOST_TROUBLES:
+                return 1
+            continue
+        print(f"run {len(runs)} of {given.runs}: {given.fault}, {given.profile}", file=sys.stderr)
     if given.json:
         said = {
             "fault": given.fault,

@@ -46,7 +46,7 @@ _ALL = (
     Host("cp2", "198.51.100.22", "siteB", "cp", CHECKPOINT),
     Host("probeB", "198.51.100.200", "siteB", ""),
     Host("cp3", "203.0.113.23", "inet", "cp", CHECKPOINT),
-    Host("dns1", "203.0.113.53", "inet", "dns1", ("named",)),
+    Host("dns1", "203.0.113.53", "inet", "dns1", ("named", "ssh")),
     Host("dns2", "203.0.113.54", "inet", "dns2", ("named",)),
     Host("prov", "203.0.113.80", "inet", "prov", ("named", "kamailio", "pstn", "mail")),
     Host("phones", "203.0.113.100", "inet", "phones", ("baresip@6001", "baresip@6002")),

@@ -1,5 +1,6 @@
 """The root file system that all hosts share: Debian sid with the real servers.  Built once."""
 
+import hashlib
 import os
 import re
 import shutil
@@ -16,6 +17,7 @@ PACKAGES = (
     "nagios-nrpe-server nagios-nrpe-plugin monitoring-plugins-basic etcd-server etcd-client "
     "kamailio kamailio-extra-modules sip-tester baresip-core sipsak ncat openssl"
 )
+KEPT = "/var/cache/lab"  # Packages to install once more, as an upgrade does.
 SERVICES = "asterisk mariadb named kamailio etcd nagios-nrpe-server ssh ssh.socket"
 # What a container cannot use, and what would only disturb.
 MASKED = (
@@ -31,6 +33,7 @@ path-exclude=/usr/share/doc/*
 path-exclude=/usr/share/locale/*
 """
 _APT = 'APT::Install-Recommends "false";\nAcquire::Languages "none";\n'
+RECIPE = "etc/lab-image"  # What the image was made by.
 # In a mount namespace of its own, so that /proc and /dev vanish with it, however it ends.
 _CHROOT = """
 set -e
@@ -61,16 +64,24 @@ def build(*, anew: bool = False) -> None:
         "export DEBIAN_FRONTEND=noninteractive\n"
         "apt-get -q -o Acquire::Check-Valid-Until=false update\n"
         f"apt-get -qy install {PACKAGES}\n"
+        f"mkdir -p {KEPT} && cd {KEPT} && apt-get -q download asterisk asterisk-modules\n"
         "apt-get clean\n",
     )
     (part / "usr/sbin/policy-rc.d").unlink()
     _settle(part)
     _remove(IMAGE)
+    _write(part / RECIPE, _recipe())
     part.rename(IMAGE)
 
 
 def ready() -> bool:
-    return (IMAGE / "etc/debian_version").exists()
+    """It is there, whole, and as this file says."""
+    path = IMAGE / RECIPE
+    return path.exists() and path.read_text(encoding="utf-8") == _recipe()
+
+
+def _recipe() -> str:
+    return hashlib.blake2b(Path(__file__).read_bytes()).hexdigest()
 
 
 def need() -> None:

@@ -72,6 +72,11 @@ def isolate(name: str, root: Path, isolation: dict[str, str]) -> None:
     (root / CONFIG).write_text(text, encoding="utf-8")
 
 
+def package() -> Path:
+    """The .deb that `build` has installed."""
+    return next((HOME / "package").glob("understudy_*.deb"))
+
+
 def _package() -> None:
     """Built by the distribution's own Python, and installed by its dpkg."""
     out = HOME / "package"

@@ -42,6 +42,12 @@ PROFILES = {
         checkpoints_stale="9s", restart_grace="10s", settle_down="10s", first_proof="10s",
         question="3s", claim="1s", stop_within="3s",
     ),
+    # The article's numbers on a clock ten times as fast; Asterisk's start and the TTL are as slow as ever.
+    "scaled": Profile(
+        interval="6s", patience="30s", announce="4500ms", claim_stale="1500ms",
+        checkpoints_stale="9s", restart_grace="4s", settle_down="60s", first_proof="1500ms",
+        question="1s", claim="300ms", stop_within="2500ms",
+    ),
     "article": Profile(
         interval="60s", patience="5m", announce="45s", claim_stale="15s",
         checkpoints_stale="90s", restart_grace="20s", settle_down="10m", first_proof="15s",

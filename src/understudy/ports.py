@@ -95,8 +95,11 @@ class Peer(Protocol):
     async def ask(self, epoch: int) -> PeerAnswer:
         """H2: could it take over from us now, for this epoch?  Raises when it could not be asked."""
 
-    async def fence(self, node: str, epoch: int) -> None:
-        """T4: return only when `node` has confirmed that its PBX is stopped.  Raises."""
+    async def fence(self, node: str, epoch: int, *, hurry: bool) -> None:
+        """T4: return only when `node` has confirmed that its PBX is stopped.  Raises.
+
+        In a hurry, raise at once where its host shows no life.
+        """
 
     async def order(self, order: Order) -> str:
         """Place a person's order there; returns what it says.  Raises."""

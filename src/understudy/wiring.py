@@ -8,6 +8,7 @@ import os
 import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from understudy.adapters.kind import Kind
 from understudy.adapters.names import NAMES, SeveralNames, Target
 from understudy.adapters.notify import NOTIFIERS
 from understudy.adapters.peers.door import Door, Timeouts, over_ssh
+from understudy.adapters.peers.greeting import greets
 from understudy.adapters.probes import PROBES
 from understudy.adapters.services import SERVICES
 from understudy.config import load, schema
@@ -208,7 +210,14 @@ def way_to(config: Config, node: str, clock: Clock) -> Way:
     if not prefix:
         return NoPeer(node)
     fence = schema.stop_within(config) + 15.0
-    return Door(node, prefix, Timeouts(fence=fence), clock=lambda: clock.now().boot)
+    by_ssh = config.nodes[node].door is None
+    return Door(
+        node,
+        prefix,
+        Timeouts(fence=fence),
+        clock=lambda: clock.now().boot,
+        greets=partial(greets, prefix) if by_ssh else None,
+    )
 
 
 class SystemClock:
@@ -244,7 +253,7 @@ class NoPeer:
     async def ask(self, epoch: int) -> PeerAnswer:
         raise Unreachable(self._why)
 
-    async def fence(self, node: str, epoch: int) -> None:
+    async def fence(self, node: str, epoch: int, *, hurry: bool) -> None:
         raise Unreachable(self._why)
 
     async def order(self, order: Order) -> str:

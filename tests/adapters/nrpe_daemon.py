@@ -15,6 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from adapters.certificates import authority, sign
+
 NRPE = "/usr/sbin/nrpe"
 CHECK_NRPE = "/usr/lib/nagios/plugins/check_nrpe"
 LONG = 20000  # Bytes that check_long prints.
@@ -175,34 +177,13 @@ def papers() -> Iterator[Papers]:
     """server (for 127.0.0.1, cp1.example.com), expired, elsewhere, client; stranger: another CA."""
     need("openssl")
     with _home() as home:
-        _authority(home, "ca")
-        _authority(home, "other")
+        authority(home, "ca")
+        authority(home, "other")
         good = "subjectAltName=IP:127.0.0.1,DNS:cp1.example.com"
-        _sign(home, "server", "ca", good)
-        _sign(home, "expired", "ca", good, days=-1)
-        _sign(home, "elsewhere", "ca", "subjectAltName=DNS:cp9.example.com")
-        _sign(home, "client", "ca", "extendedKeyUsage=clientAuth")
-        _sign(home, "stranger", "other", good)
+        sign(home, "server", "ca", good)
+        sign(home, "expired", "ca", good, days=-1)
+        sign(home, "elsewhere", "ca", "subjectAltName=DNS:cp9.example.com")
+        sign(home, "client", "ca", "extendedKeyUsage=clientAuth")
+        sign(home, "stranger", "other", good)
         own(home)
         yield Papers(home=home, ca=home / "ca.pem")
-
-
-def _authority(home: Path, name: str) -> None:
-    key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes")
-    files = ("-keyout", f"{name}.key", "-out", f"{name}.pem")
-    _openssl(home, "req", "-x509", *key, *files, "-days", "30", "-subj", f"/CN={name} of the tests")
-
-
-def _sign(home: Path, name: str, authority: str, extension: str, *, days: int = 30) -> None:
-    key = ("-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes")
-    (home / f"{name}.ext").write_text(extension + "\n")
-    _openssl(
-        home, "req", *key, "-keyout", f"{name}.key", "-out", f"{name}.csr", "-subj", f"/CN={name}"
-    )
-    signer = ("-CA", f"{authority}.pem", "-CAkey", f"{authority}.key", "-CAcreateserial")
-    files = ("-in", f"{name}.csr", "-extfile", f"{name}.ext", "-out", f"{name}.pem")
-    _openssl(home, "x509", "-req", *files, *signer, "-days", str(days))
-
-
-def _openssl(home: Path, *arguments: str) -> None:
-    subprocess.run(["openssl", *arguments], cwd=home, check=True, capture_output=True, timeout=20)

@@ -1,9 +1,11 @@
-"""Stands before a name server, lets questions through and keeps updates back: a slow network."""
+"""Stands before a name server: a network that is slow, loses, or lies."""
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+import socket
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import Any
 
 import dns.opcode
 
@@ -48,6 +50,55 @@ async def holding_back_updates(target: int) -> AsyncIterator[Relay]:
     async with await asyncio.start_server(relay.serve, "127.0.0.1", 0) as server:
         relay.port = server.sockets[0].getsockname()[1]
         yield relay
+
+
+class Datagrams(asyncio.DatagramProtocol):
+    """Between an asker and the name server on `target`: `lose` says of the nth datagram (0, 1, ...) from the asker
+    whether it gets lost, and `answer` may put another answer in the place of the true one."""
+
+    def __init__(
+        self,
+        target: int,
+        lose: Callable[[int], bool] = lambda _: False,
+        answer: Callable[[bytes], bytes] = lambda true: true,
+    ) -> None:
+        self.seen = 0
+        self._target, self._lose, self._answer = target, lose, answer
+        self._out: asyncio.DatagramTransport | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def connection_made(self, transport: Any) -> None:
+        self._out = transport
+
+    def datagram_received(self, data: bytes, addr: Any) -> None:
+        number, self.seen = self.seen, self.seen + 1
+        if not self._lose(number):
+            task = asyncio.create_task(self._pass_on(data, addr))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+    async def _pass_on(self, data: bytes, asker: Any) -> None:
+        loop = asyncio.get_running_loop()
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            sock.setblocking(False)
+            sock.connect(("127.0.0.1", self._target))
+            await loop.sock_sendall(sock, data)
+            true = await loop.sock_recv(sock, 65535)
+        assert self._out is not None
+        self._out.sendto(self._answer(true), asker)
+
+
+@asynccontextmanager
+async def datagrams(*arguments: Any, **named: Any) -> AsyncIterator[tuple[int, Datagrams]]:
+    """The port, and what stands there.  Nothing listens there over TCP."""
+    loop = asyncio.get_running_loop()
+    transport, relay = await loop.create_datagram_endpoint(
+        lambda: Datagrams(*arguments, **named), ("127.0.0.1", 0)
+    )
+    try:
+        yield transport.get_extra_info("sockname")[1], relay
+    finally:
+        transport.close()
 
 
 async def _message(reader: asyncio.StreamReader) -> bytes:

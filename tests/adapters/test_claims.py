@@ -17,7 +17,7 @@ import dns.rcode as dns_rcode
 import pytest
 
 from adapters.bind import ZONE, Pair, bind_pair, demo_server, free_port, update_zone
-from adapters.relay import holding_back_updates
+from adapters.relay import datagrams, holding_back_updates
 from understudy.adapters.claims import CLAIMS, dns, file, record
 from understudy.config.settings import DnsName, Host, Port, Seconds, SecretFile
 from understudy.core.claim import Claim, How, announce, first, serve, take, touch
@@ -370,6 +370,68 @@ def test_a_server_that_talks_nonsense_leaves_a_write_open(bind: Pair, answer: by
                 await store.swap(FIRST, touch(FIRST))
 
     run(nonsense())
+
+
+def confirmed(bind: Pair, claim: Claim, service: str, **relay: Any) -> tuple[bool, int]:
+    """Over datagrams alone, through a relay; and how many of them were sent."""
+
+    async def story() -> tuple[bool, int]:
+        async with datagrams(bind.primary.port, **relay) as (port, stands_there):
+            answer = await _at_bind(bind, port=port, timeout=3.0)(service).confirm(claim)
+            return answer, stands_there.seen
+
+    answer: tuple[bool, int] = run(story())
+    return answer
+
+
+def test_a_proof_gets_through_a_network_that_loses(bind: Pair) -> None:
+    """Nothing listens there over TCP: a datagram alone has proved it, and another claim is another claim."""
+    service = _service()
+    run(_at_bind(bind)(service).create(FIRST))
+    assert confirmed(bind, FIRST, service) == (True, 1)
+    assert confirmed(bind, FIRST, service, lose=lambda number: number < 4) == (True, 5)
+    assert confirmed(bind, touch(FIRST), service) == (False, 1)
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [
+        lambda true: true[:3] + bytes([true[3] & 0xF0 | dns_rcode.NXRRSET]) + true[4:],
+        lambda true: true[:2] + b"\xa8\x80" + bytes(8),
+        lambda true: true[:1] + bytes([true[1] ^ 1]) + true[2:],
+        lambda true: b"",
+    ],
+    ids=["another verdict", "unsigned", "to another question", "empty"],
+)
+def test_a_datagram_that_is_not_signed_proves_nothing(
+    bind: Pair, lie: Callable[[bytes], bytes]
+) -> None:
+    service = _service()
+    run(_at_bind(bind)(service).create(FIRST))
+    with pytest.raises(Unreachable, match="Connection refused"):
+        confirmed(bind, FIRST, service, answer=lie)
+
+
+def test_where_datagrams_are_swallowed_a_proof_comes_over_tcp(bind: Pair) -> None:
+    """A firewall that lets TCP through alone."""
+    service = _service()
+    run(_at_bind(bind)(service).create(FIRST))
+
+    async def story() -> bool:
+        async def pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            there, back = await asyncio.open_connection("127.0.0.1", bind.primary.port)
+            back.write(await reader.read(65536))
+            writer.write(await there.read(65536))
+            back.close()
+            writer.close()
+
+        async with await asyncio.start_server(pass_on, "127.0.0.1", 0) as server:
+            port = server.sockets[0].getsockname()[1]
+            with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as swallows:
+                swallows.bind(("127.0.0.1", port))
+                return await _at_bind(bind, port=port, timeout=3.0)(service).confirm(FIRST)
+
+    assert run(story())
 
 
 def test_a_write_without_an_answer_may_still_land(bind: Pair) -> None:

@@ -172,7 +172,7 @@ def test_every_request_reaches_the_agent_and_comes_back(far: Far) -> None:
         assert await door.ask(7) == PeerAnswer(
             asked_at=100.0, ready=Ready.NO, epoch=7, why="the copy is old"
         )
-        await door.fence("pbx02", 7)
+        await door.fence("pbx02", 7, hurry=False)
         assert await door.order(ORDER) == f"placed: {ORDER}"
         assert await door.status() == {"ok": True, "phase": "standby"}
         await door.wake()
@@ -182,12 +182,12 @@ def test_every_request_reaches_the_agent_and_comes_back(far: Far) -> None:
 
 def test_a_refused_fence_is_no_fence(far: Far) -> None:
     with pytest.raises(Denied, match="pbx02 refuses: I am pbx02"):
-        asyncio.run(far.agent().fence("pbx01", 7))
+        asyncio.run(far.agent().fence("pbx01", 7, hurry=False))
 
 
 def test_a_fence_counts_only_with_stopped_said(far: Far) -> None:
     with pytest.raises(Denied, match="did not confirm"):
-        asyncio.run(far.agent().fence("pbx03", 7))
+        asyncio.run(far.agent().fence("pbx03", 7, hurry=False))
 
 
 def test_the_answer_is_as_old_as_the_question(far: Far) -> None:
@@ -210,7 +210,7 @@ def test_a_dead_host_does_not_hang_us(far: Far) -> None:
     with pytest.raises(Unreachable, match=r"pbx02 gave no answer within 0\.3 s"):
         asyncio.run(door.ask(7))
     with pytest.raises(Unanswered, match=r"pbx02 gave no answer within 0\.3 s"):
-        asyncio.run(door.fence("pbx02", 7))
+        asyncio.run(door.fence("pbx02", 7, hurry=False))
     with pytest.raises(Unanswered):
         asyncio.run(door.order(ORDER))
     asyncio.run(door.wake())
@@ -219,7 +219,7 @@ def test_a_dead_host_does_not_hang_us(far: Far) -> None:
 
 def test_a_program_that_is_not_there_asked_nothing(far: Far) -> None:
     with pytest.raises(Unreachable, match="cannot run /no/such: No such file"):
-        asyncio.run(far.command("/no/such").fence("pbx02", 7))
+        asyncio.run(far.command("/no/such").fence("pbx02", 7, hurry=False))
 
 
 @pytest.mark.parametrize(
@@ -235,7 +235,7 @@ def test_a_fence_that_never_left_is_told_from_one_that_may_have_come_through(
     far: Far, complaint: str, error: type[AdapterError]
 ) -> None:
     with pytest.raises(error) as caught:
-        asyncio.run(far.says(f"echo '{complaint}' >&2; exit 255").fence("pbx02", 7))
+        asyncio.run(far.says(f"echo '{complaint}' >&2; exit 255").fence("pbx02", 7, hurry=False))
     assert complaint in str(caught.value)
 
 
@@ -260,7 +260,7 @@ def test_junk_is_no_answer(far: Far, output: str) -> None:
     file = far.folder / "out"
     file.write_text(output)
     with pytest.raises(Unanswered, match="answered no JSON object but") as caught:
-        asyncio.run(far.command("sh", "-c", f"cat {file}").fence("pbx02", 7))
+        asyncio.run(far.command("sh", "-c", f"cat {file}").fence("pbx02", 7, hurry=False))
     assert str(caught.value).isprintable()
     assert len(str(caught.value)) < 300
 
@@ -278,13 +278,13 @@ def test_a_huge_answer_is_no_answer(far: Far) -> None:
 def test_an_agent_that_fails_after_its_answer_is_not_believed(far: Far) -> None:
     shell = """echo '{"ok": true, "stopped": true}'; echo disk full >&2; exit 1"""
     with pytest.raises(Unanswered, match="answered, then failed: disk full"):
-        asyncio.run(far.says(shell).fence("pbx02", 7))
+        asyncio.run(far.says(shell).fence("pbx02", 7, hurry=False))
 
 
 def test_a_refusal_counts_whatever_the_exit_status(far: Far) -> None:
     shell = """echo '{"ok": false, "why": "epoch 9 is known here"}'; exit 1"""
     with pytest.raises(Denied, match="epoch 9 is known here"):
-        asyncio.run(far.says(shell).fence("pbx02", 7))
+        asyncio.run(far.says(shell).fence("pbx02", 7, hurry=False))
 
 
 @pytest.mark.parametrize(
@@ -347,7 +347,7 @@ def test_over_ssh_the_forced_command_answers(sshd: Way, far: Far) -> None:
         # No shell reads the line: the quotes, braces and commas of the order come through.
         assert await door.order(ORDER) == f"placed: {ORDER}"
         with pytest.raises(Denied, match="I am pbx02"):
-            await door.fence("pbx01", 7)
+            await door.fence("pbx01", 7, hurry=False)
 
     asyncio.run(story())
 
@@ -356,17 +356,17 @@ def test_over_ssh_the_forced_command_answers(sshd: Way, far: Far) -> None:
 def test_over_ssh_an_unknown_host_is_not_asked(sshd: Way, far: Far) -> None:
     (sshd.folder / "known_hosts").write_text("")
     with pytest.raises(Unreachable, match=r"pbx02 cannot be reached: .*[Hh]ost key"):
-        asyncio.run(sshd.door(far).fence("pbx02", 7))
+        asyncio.run(sshd.door(far).fence("pbx02", 7, hurry=False))
 
 
 @pytest.mark.real
 def test_over_ssh_a_key_that_is_not_known_there_is_not_let_in(sshd: Way, far: Far) -> None:
     (sshd.folder / "authorized_keys").write_text("")
     with pytest.raises(Unreachable, match="Permission denied"):
-        asyncio.run(sshd.door(far).fence("pbx02", 7))
+        asyncio.run(sshd.door(far).fence("pbx02", 7, hurry=False))
 
 
 @pytest.mark.real
 def test_over_ssh_a_closed_port_is_unreachable(sshd: Way, far: Far) -> None:
     with pytest.raises(Unreachable, match="Connection refused"):
-        asyncio.run(replace(sshd, port=free_port()).door(far).fence("pbx02", 7))
+        asyncio.run(replace(sshd, port=free_port()).door(far).fence("pbx02", 7, hurry=False))

@@ -30,6 +30,15 @@ def test_the_language_is_c_whatever_ours_is(monkeypatch: pytest.MonkeyPatch) -> 
     assert sh("echo $LC_ALL").out == "C\n"
 
 
+def test_programs_of_the_system_are_found_whatever_our_path_is(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """sshd gives a user without rights no sbin; and what comes first in our PATH comes first."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert sh("echo $PATH").out.startswith(f"{tmp_path}:/usr/local/sbin:")
+    assert asyncio.run(run(("ldconfig", "--version"), within=5)).code == 0
+
+
 def test_input_is_given_and_never_waited_for() -> None:
     assert asyncio.run(run(("cat",), within=5, stdin=b"x" * 200_000)).cut
     assert sh("cat").out == ""

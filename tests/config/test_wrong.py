@@ -436,7 +436,8 @@ CASES: tuple[tuple[str, str, str, str], ...] = (
         "patience below announce",
         'announce = "45s"',
         'announce = "10m"',
-        'is 5m, but announce 10m.  Set detection.patience to at least "10m"',
+        "is 5m, but announce 10m + one question 10s = 10m10s.  Set detection.patience to at least "
+        '"10m10s"',
     ),
     (
         "check points stale between rounds",

@@ -13,6 +13,8 @@ from understudy.core.model import Phase
 
 # Rounds as close as slots: fewer ages, so more kinds of events can be searched to the end.
 HASTY = replace(POLICY, interval=1.0, checkpoints_stale=2.0, patience=6.0)
+# A question that may take a slot is answered at once, and its round counts until patience is over (T1).
+ASKING = replace(HASTY, question=1.0, checkpoints_stale=3.0, patience=8.0)
 
 SLOW = {
     "nobody disturbs it": "",
@@ -32,6 +34,12 @@ FAST = {
     "the active machine reboots": "view1 boot1",
     "the standby's machine reboots": "view1 boot2",
 }
+ANSWERED = {
+    "the check points lose sight of a node": "view",
+    "a node loses the claim, and the check points lose sight of one": "view1 store2",
+    "a node loses the check points": "ask",
+    "the active machine reboots": "view1 boot1",
+}
 MOST = 60_000  # Worlds; a search that grows beyond it says so and fails.
 
 
@@ -44,6 +52,12 @@ def test_with_rounds_of_two_slots(events: str) -> None:
 @pytest.mark.parametrize("events", FAST.values(), ids=FAST.keys())
 def test_with_rounds_of_one_slot(events: str) -> None:
     policies = (HASTY, replace(HASTY, me="n2", peer="n1"))
+    check(Model(frozenset(events.split()), policies=policies, view_lasts=2))
+
+
+@pytest.mark.parametrize("events", ANSWERED.values(), ids=ANSWERED.keys())
+def test_with_a_last_question_asked_before_patience_is_over(events: str) -> None:
+    policies = (ASKING, replace(ASKING, me="n2", peer="n1"))
     check(Model(frozenset(events.split()), policies=policies, view_lasts=2))
 
 

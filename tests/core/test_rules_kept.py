@@ -449,7 +449,24 @@ def test_T1_a_round_that_was_asked_of_another_active_node_is_no_suspicion_of_thi
         assert absorb(state, seen, NOW, POLICY).evidence.down_since == since
 
 
-def test_T1_the_round_that_allows_the_take_is_asked_after_patience_and_after_announce() -> None:
+def test_T1_what_was_seen_before_the_first_claim_was_read_is_no_suspicion() -> None:
+    """But it still says whether the other node serves (T7)."""
+    state = at(
+        Phase.SILENT, None, round_at=NOW - 2, theirs=Verdict.DOWN, down_since=NOW - 400,
+    )  # fmt: skip
+    known = absorb(state, Seen(claim=reading(claim(PEER))), NOW, POLICY).evidence
+    assert known.theirs is Verdict.DOWN
+    assert known.down_since == NEVER
+    again = absorb(
+        replace(state, evidence=known),
+        Seen(round=votes(theirs=(DOWN, DOWN, DOWN), at=NOW)),
+        NOW,
+        POLICY,
+    )
+    assert again.evidence.down_since == NOW
+
+
+def test_T1_the_take_comes_after_patience_with_a_round_asked_after_announce() -> None:
     def takes(**fields: Any) -> bool:
         fields = {"down_for": POLICY.patience, "announced_for": POLICY.announce, **fields}
         state = suspecting(claim(PEER, announced=ME), **fields)
@@ -459,7 +476,9 @@ def test_T1_the_round_that_allows_the_take_is_asked_after_patience_and_after_ann
     assert not takes(down_for=POLICY.patience - 0.1)
     assert not takes(announced_for=POLICY.announce - 0.1)
     assert not takes(down_for=POLICY.patience + 5, announced_for=POLICY.announce, round_at=NOW - 1)
-    assert not takes(down_for=POLICY.patience, announced_for=POLICY.announce + 5, round_at=NOW - 1)
+    # Its answer may take the question's whole deadline: what counts of patience is that it is over now.
+    assert takes(down_for=POLICY.patience, announced_for=POLICY.announce + 10, round_at=NOW - 10)
+    assert not takes(down_for=POLICY.patience + 5, round_at=NOW - POLICY.late - 1)
 
 
 def test_T1_the_take_is_a_compare_and_set_from_our_announcement_and_has_not_served() -> None:
@@ -527,7 +546,7 @@ def test_T4_a_fence_is_refused_by_another_node_and_by_an_equal_or_higher_epoch()
         assert (fence_refusal(ours, POLICY, ME, epoch) == "") is obeyed
     assert fence_refusal(ours, POLICY, PEER, 6)
     take = at(Phase.TAKING_OVER, claim(epoch=6), runbook=Runbook.TAKE, step=Step.FENCE)
-    assert decided(take).action == Fence(PEER, 6)
+    assert decided(take).action == Fence(PEER, 6, hurry=True)
 
 
 def test_T5_a_pbx_that_cannot_be_started_and_served_nobody_gives_the_claim_back() -> None:

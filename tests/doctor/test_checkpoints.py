@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from adapters import nrpe_daemon
+from adapters import certificates, nrpe_daemon
 from cli.pair import CliPair
 from doctor.world import append, here, levels, only, run
 from understudy.core.observations import Health
@@ -200,7 +200,7 @@ def pair(tmp_path: Path) -> CliPair:
 @pytest.fixture(scope="module")
 def papers() -> Iterator[nrpe_daemon.Papers]:
     with nrpe_daemon.papers() as made:
-        nrpe_daemon._sign(made.home, "soon", "ca", "subjectAltName=IP:127.0.0.1", days=10)
+        certificates.sign(made.home, "soon", "ca", "subjectAltName=IP:127.0.0.1", days=10)
         nrpe_daemon.own(made.home)
         yield made
 

@@ -2,15 +2,15 @@
 
 What matters here is to know, after a failure, whether the server may have acted (PROTOCOL.md C2):
 Unreachable = it certainly did not; Unanswered = it may have; Denied = it said no.
-RFC 2136 (dynamic updates), RFC 8945 (TSIG), RFC 7766 (TCP).
+RFC 2136 (dynamic updates; section 6: how they travel), RFC 8945 (TSIG), RFC 7766 (TCP).
 """
 
 import asyncio
 import ipaddress
 import os
 import socket
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
 import dns.asyncquery
@@ -39,6 +39,9 @@ VERDICTS = frozenset(
 )
 
 
+RESEND = 0.15  # Seconds from one datagram to the next.
+
+
 @dataclass(frozen=True, slots=True)
 class Server:
     """One name server, by name or address."""
@@ -53,12 +56,14 @@ class Server:
 
 
 @asynccontextmanager
-async def dial(server: Server, key: dns.tsig.Key, *, timeout: float) -> "AsyncIterator[Line]":
-    """A TCP connection to `server`; all that is asked over it must be over in `timeout` seconds.
+async def dial(
+    server: Server, key: dns.tsig.Key, *, timeout: float, spent: float = 0.0
+) -> "AsyncIterator[Line]":
+    """A TCP connection to `server`; all that is asked over it must be over in `timeout` seconds (`spent` are gone).
 
     Raises Unreachable.
     """
-    deadline = asyncio.get_running_loop().time() + timeout
+    deadline = asyncio.get_running_loop().time() + timeout - spent
     try:
         async with asyncio.timeout_at(deadline):
             connection = await _connect(server)
@@ -164,6 +169,77 @@ class Line:
                 raise ConnectionResetError("the connection was closed")
             got += piece
         return bytes(got)
+
+
+async def test(
+    server: Server,
+    key: dns.tsig.Key,
+    make: Callable[[], dns.update.UpdateMessage],
+    *,
+    timeout: float,
+) -> dns.rcode.Rcode:
+    """Do the prerequisites of what `make` makes hold?  One of VERDICTS; changes nothing.
+
+    Asked in datagrams, and again until one gets through: over TCP a lost first packet costs a second.  Where none is
+    answered in a third of the time, over TCP as well: a firewall may want that, and it is TCP that names the trouble.
+    Raises Unreachable, Denied.
+    """
+    alone = timeout / 3
+    verdict = await _test_by_datagrams(server, key, make(), within=alone)
+    if verdict is not None:
+        return verdict
+
+    async def by_tcp() -> dns.rcode.Rcode:
+        async with dial(server, key, timeout=timeout, spent=alone) as line:
+            return await line.test(make())
+
+    tcp = asyncio.create_task(by_tcp())
+    datagrams = asyncio.create_task(_test_by_datagrams(server, key, make(), within=timeout - alone))
+    try:
+        await asyncio.wait({tcp, datagrams}, return_when=asyncio.FIRST_COMPLETED)
+        if tcp.done() and tcp.exception() is None:
+            return tcp.result()
+        verdict = await datagrams
+        return verdict if verdict is not None else await tcp
+    finally:
+        for task in (tcp, datagrams):
+            task.cancel()
+        await asyncio.gather(tcp, datagrams, return_exceptions=True)
+
+
+async def _test_by_datagrams(
+    server: Server, key: dns.tsig.Key, update: dns.update.UpdateMessage, *, within: float
+) -> dns.rcode.Rcode | None:
+    """None when no answer came that we can trust, or one that is no verdict: TCP will tell why."""
+    assert not update.update, "a test has prerequisites only"
+    update.use_tsig(key)
+    wire = update.to_wire()
+    loop = asyncio.get_running_loop()
+    try:
+        async with asyncio.timeout(within):
+            address, *_ = await addresses(server.host, timeout=within)
+            family = socket.AF_INET6 if ":" in address else socket.AF_INET
+            with socket.socket(family, socket.SOCK_DGRAM) as datagrams:
+                datagrams.setblocking(False)
+                datagrams.connect((address, server.port))
+                while True:
+                    datagrams.send(wire)
+                    with suppress(TimeoutError):
+                        async with asyncio.timeout(RESEND):
+                            answer = await _answer_to(update, datagrams, loop)
+                            rcode = _trusted(answer, update, server, key).rcode()
+                            return rcode if rcode in VERDICTS else None
+    except (TimeoutError, OSError, AdapterError):
+        return None
+
+
+async def _answer_to(
+    asked: dns.message.Message, datagrams: socket.socket, loop: asyncio.AbstractEventLoop
+) -> bytes:
+    while True:
+        wire = await loop.sock_recv(datagrams, 65535)
+        if wire[:2] == asked.id.to_bytes(2, "big"):
+            return wire
 
 
 async def ask(

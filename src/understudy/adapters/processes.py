@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+from understudy.config.values import SYSTEM_FOLDERS
 from understudy.errors import Unanswered, Unreachable
 
 LIMIT = 64 * 1024  # Bytes kept of each stream.  The rest is read and forgotten.
@@ -46,11 +47,10 @@ async def run(
 ) -> Finished:
     """Run `argv` (no shell) and return how it ended, `within` seconds.
 
-    It runs with LC_ALL=C in a session and process group of its own, which is killed at the deadline
-    and when we are cancelled.  What it leaves behind when it ends by itself is left alone and not
-    waited for, even if that holds its output open.  `leaves_running` says that this is its purpose
-    (it starts a daemon): its output is then a file without a name, so that the daemon may go on
-    writing.
+    It runs with LC_ALL=C, with the system's folders in its PATH, in a session and process group of its own, which is
+    killed at the deadline and when we are cancelled.  What it leaves behind when it ends by itself is left alone and
+    not waited for, even if that holds its output open.  `leaves_running` says that this is its purpose (it starts a
+    daemon): its output is then a file without a name, so that the daemon may go on writing.
 
     Raises Unreachable when it cannot be started, Unanswered at the deadline.
     """
@@ -129,6 +129,12 @@ class _Running:
     err: _Pipe | _File
 
 
+def _path() -> str:
+    """Ours, and the system's folders after it: who comes over SSH or from cron may have no sbin in his."""
+    ours = [folder for folder in os.environ.get("PATH", "").split(":") if folder]
+    return ":".join(dict.fromkeys((*ours, *SYSTEM_FOLDERS)))
+
+
 def _start(
     stack: ExitStack,
     argv: Sequence[str],
@@ -151,7 +157,7 @@ def _start(
             stdin=words,
             stdout=files[0] if leaves_running else subprocess.PIPE,
             stderr=files[1] if leaves_running else subprocess.PIPE,
-            env={**os.environ, **(env or {}), "LC_ALL": "C"},
+            env={**os.environ, **(env or {}), "PATH": _path(), "LC_ALL": "C"},
             start_new_session=True,
         )
     except (OSError, ValueError) as error:

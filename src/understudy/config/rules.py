@@ -71,8 +71,8 @@ def sums(config: Config) -> tuple[Sum, ...]:
         at_least("announce", d.announce, claim_stale, stop, reading),
         # T2: the same for its second proof.
         at_least("patience", d.patience, stale, stop, two_rounds, ask),
-        # T2: announcing is the last part of patience.
-        at_least("patience", d.patience, announce),
+        # T1, T2: announcing is the last part of patience, and the last question follows it.
+        at_least("patience", d.patience, announce, ask),
         # Their word must last from round to round, or an active node is always in doubt.
         at_least("checkpoints_stale", d.checkpoints_stale, interval, jitter, ask),
         # One lost reading must not put an active node in doubt.

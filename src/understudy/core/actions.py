@@ -18,10 +18,15 @@ class WriteClaim:
 
 @dataclass(frozen=True, slots=True)
 class Fence:
-    """Ask the other node to prove its PBX stopped (T4)."""
+    """Ask the other node to prove its PBX stopped (T4).
+
+    In a hurry, a host that shows no life at once is taken for dead and not waited for: callers have waited for all of
+    patience already, and the sums (T2) have stopped whoever lives there without an answer.
+    """
 
     node: str
     epoch: int
+    hurry: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from .actions import (
     WriteClaim,
 )
 from .evidence import absorb, struck
-from .model import NEVER, Lineage, Phase, State
+from .model import NEVER, Lineage, Phase, Runbook, State
 from .observations import Order, Seen
 from .policy import Policy
 from .rules import RULES, Do, Rule
@@ -123,7 +123,7 @@ def _action(f: Facts) -> Action:
             return WriteClaim(claim, records.take(claim, me, settle=settle))
         case Step.FENCE:
             ours = claim.epoch if claim.node == me else claim.epoch + 1
-            return Fence(peer, ours)
+            return Fence(peer, ours, hurry=f.state.runbook is Runbook.TAKE)
         case Step.SERVE:
             return WriteClaim(claim, records.serve(claim))
         case Step.POINT:

@@ -117,7 +117,10 @@ def _read(state: State, reading: ClaimReading, now: float, policy: Policy) -> St
         proved_at=max(old.proved_at, reading.asked_at) if ours else old.proved_at,
         announced_at=_standing_since(old, claim, now),
     )
-    if _starts_anew(old, claim, policy):
+    if old.claim is None:
+        # Asked before we knew of an active node: that says whether the other one serves (T7), and is no suspicion yet.
+        evidence = replace(evidence, down_since=NEVER)
+    elif _starts_anew(old.claim, claim, policy):
         evidence = replace(evidence, theirs=Verdict.UNCLEAR, down_since=NEVER)
     return replace(
         state,
@@ -148,12 +151,10 @@ def _standing_since(old: Evidence, claim: Claim, now: float) -> float:
     return old.announced_at if same and old.announced_at != NEVER else now
 
 
-def _starts_anew(old: Evidence, claim: Claim, policy: Policy) -> bool:
+def _starts_anew(known: Claim, claim: Claim, policy: Policy) -> bool:
     """Patience is with one active node in one epoch; and who strikes an announcement out is alive."""
-    known = old.claim
-    if known is None or claim.epoch != known.epoch:
-        return known is not None
-    return known.announced == policy.me and not claim.announced
+    struck_out = known.announced == policy.me and not claim.announced
+    return claim.epoch != known.epoch or struck_out
 
 
 def _lineage(lineage: Lineage | None, claim: Claim, policy: Policy) -> Lineage:

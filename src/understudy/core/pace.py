@@ -14,9 +14,10 @@ def next_round(state: State, now: float, policy: Policy, jitter: float = 1.0) ->
     evidence = state.evidence
     interval = policy.quick if is_attentive(state, now, policy) else policy.interval
     due = evidence.round_at + interval * jitter
-    if state.phase is Phase.SUSPECTING:  # Be there when something is due, and not a round later.
+    if state.phase is Phase.SUSPECTING:
+        # Be there when something is due: not a round later, and not with a question that is still on its way.
         for instant in _turning_points(state, policy):
-            if evidence.round_at < instant < due:
+            if evidence.round_at < instant < due + policy.question:
                 due = instant + TICK
     return max(due - now, 0.0)
 
@@ -32,15 +33,18 @@ def is_attentive(state: State, now: float, policy: Policy) -> bool:
             and evidence.up_since == NEVER
         )
     suspects = state.phase is Phase.SUSPECTING and evidence.down_since != NEVER
-    return suspects and now - evidence.down_since >= policy.patience - policy.announce
+    return suspects and now - evidence.down_since >= policy.announce_after
 
 
 def _turning_points(state: State, policy: Policy) -> tuple[float, ...]:
-    """The instants at which an announcement, and a take, become possible (T1)."""
+    """When to ask the round that may lead to an announcement, and the one that may lead to a take (T1)."""
     evidence = state.evidence
     return (
-        evidence.down_since + policy.patience - policy.announce,
-        max(evidence.down_since + policy.patience, evidence.announced_at + policy.announce),
+        evidence.down_since + policy.announce_after,
+        max(
+            evidence.down_since + policy.patience - policy.question,
+            evidence.announced_at + policy.announce,
+        ),
     )
 
 
@@ -77,8 +81,8 @@ def next_turn(state: State, now: float, policy: Policy) -> float:
         evidence.announced_at + policy.announce,
         evidence.announced_at + policy.patience + 2 * policy.interval,
         evidence.start_failed_at + 3 * policy.restart_grace,
-        evidence.down_since + policy.patience - policy.announce,
-        evidence.down_since + policy.patience + policy.announce,
+        evidence.down_since + policy.announce_after,
+        evidence.down_since + policy.patience,
         evidence.pbx_bad_since + policy.restart_grace / 2,
         evidence.pbx_bad_since + policy.restart_grace,
         evidence.restarted_at + 3 * policy.restart_grace,

@@ -50,6 +50,14 @@ class Policy:
         return min(self.interval, self.hurry)
 
     @property
+    def announce_after(self) -> float:
+        """T1: how long suspicion lasts before it is announced.
+
+        The last question may be asked `question` before patience ends, and its answer is there when it does.
+        """
+        return self.patience - self.announce - self.question
+
+    @property
     def span(self) -> float:
         """V3: how long "up" must have held: so long that the other node has asked in between, whenever it asks."""
         return 1.1 * self.interval + self.question

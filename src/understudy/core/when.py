@@ -118,8 +118,7 @@ def our_announcement_is_left(f: Facts) -> bool:
 
 def our_announcement_is_early(f: Facts) -> bool:
     """H3: left by an ordered failover that was not confirmed; patience has not come that far by itself."""
-    due = f.policy.patience - f.policy.announce
-    early = f.evidence.announced_at - f.evidence.down_since < due
+    early = f.evidence.announced_at - f.evidence.down_since < f.policy.announce_after
     return our_announcement_is_left(f) and (early or _is_ordered(f))
 
 
@@ -364,11 +363,15 @@ def announcing_is_due(f: Facts) -> bool:
 def _announcing_begins(claim: Claim, policy: Policy) -> float:
     """Seconds of suspicion.  A node that a person has declared may wait before it starts (T7)."""
     waits = claim.how is How.MOVED and not claim.served
-    return policy.patience - policy.announce + (2 * policy.outlives if waits else 0.0)
+    return policy.announce_after + (2 * policy.outlives if waits else 0.0)
 
 
 def patience_is_spent(f: Facts) -> bool:
-    """T1: the round that allows the take was asked after patience, and after `announce` had run."""
+    """T1: down for all of patience; and the last round was asked after `announce` had run.
+
+    Patience is measured to now, when the other node must have stopped (T2), not to the asking of the last question: a
+    question about a dead machine takes its whole deadline.
+    """
     evidence, policy = f.evidence, f.policy
     return (
         claim_is_theirs(f)
@@ -376,7 +379,7 @@ def patience_is_spent(f: Facts) -> bool:
         and automatic_is_on(f)
         and peer_is_down(f)
         and claim_is_fresh_enough(f)
-        and evidence.round_at - evidence.down_since >= policy.patience
+        and f.now - evidence.down_since >= policy.patience
         and evidence.round_at - evidence.announced_at >= policy.announce
         and f.now - evidence.round_at <= policy.late
         and not f.seen.busy

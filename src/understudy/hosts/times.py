@@ -49,7 +49,7 @@ def least(stop_within: float, question: float | None = None) -> float:
     """The smallest patience that keeps the sums, to a tenth of a second."""
     ask = QUESTION[0] if question is None else question
     rounds = 3.1 * max(INTERVAL[0], ask) + 2 * ask
-    return _up(stop_within + max(rounds, 4 * READING[0]))
+    return _up(stop_within + max(rounds, 4 * READING[0] + ask))
 
 
 def times(patience: float, stop_within: float, question: float | None = None) -> Times:
@@ -59,7 +59,7 @@ def times(patience: float, stop_within: float, question: float | None = None) ->
 
         checkpoints_stale >= 1.1 I + Q              claim_stale >= 3 R
         patience >= checkpoints_stale + stop_within + 2 I + Q
-        announce >= claim_stale + stop_within + R   patience >= announce
+        announce >= claim_stale + stop_within + R   patience >= announce + Q
 
     Raises TooShortError.
     """
@@ -73,7 +73,7 @@ def times(patience: float, stop_within: float, question: float | None = None) ->
         interval = max(INTERVAL[0], ask)
     stale = min(_up(interval * 4 / 3 + ask), room - 2 * interval - ask)
     reading = _nice(_within(room / 8, READING))
-    claim_stale = min(5 * reading, room - reading)
+    claim_stale = min(5 * reading, room - reading - ask)
     return Times(
         interval=interval,
         patience=patience,

@@ -96,8 +96,8 @@ async def _do(world: World, action: Action) -> Performed:
         case AskPeer(epoch):
             answer = await _ask(world, epoch)
             return Performed(_readiness(answer, epoch), peer=answer)
-        case Fence(node, epoch):
-            await world.peer.fence(node, epoch)
+        case Fence(node, epoch, hurry):
+            await world.peer.fence(node, epoch, hurry=hurry)
         case Promote():
             await world.copies.promote()
         case Demote():

@@ -100,14 +100,15 @@ def verb_of(failing: Failing) -> str:
 
 def announces_in(f: Facts) -> float:
     """Seconds until patience allows the announcement."""
-    return max(f.evidence.down_since + f.policy.patience - f.policy.announce - f.now, 0.0)
+    return max(f.evidence.down_since + f.policy.announce_after - f.now, 0.0)
 
 
 def takes_in(f: Facts) -> float:
-    """Seconds until a round may allow the take (T1)."""
+    """Seconds until the take is allowed, if nothing speaks against it (T1)."""
     evidence, policy = f.evidence, f.policy
     announced = evidence.announced_at if when.we_announced(f) else f.now + announces_in(f)
-    return max(max(evidence.down_since + policy.patience, announced + policy.announce) - f.now, 0.0)
+    asked = announced + policy.announce + policy.question
+    return max(max(evidence.down_since + policy.patience, asked) - f.now, 0.0)
 
 
 def span(seconds: float) -> str:

@@ -413,12 +413,7 @@ class Weather:
                 pair.later(self.policy.patience + 100.0, lambda: self._start_by_hand(machine))
             case "seen again late":
                 # The check points lose it until just after the other's announcement, the claim's server for longer.
-                seen = (
-                    pair.loop.now
-                    + self.policy.patience
-                    - self.policy.announce
-                    + dice.uniform(0, 60)
-                )
+                seen = pair.loop.now + self.policy.announce_after + dice.uniform(0, 60)
                 for there in CHECKPOINTS:
                     self._schedule(
                         self._cut(there, machine.name, pair.loop.now + 1.0, seen, one_way=True)
@@ -434,7 +429,7 @@ class Weather:
                     self._schedule(
                         self._cut(machine.name, there, pair.loop.now + 1.0, ends, one_way=False)
                     )
-                dies = self.policy.patience - self.policy.announce + self.policy.interval + 5.0
+                dies = self.policy.announce_after + self.policy.interval + 5.0
                 pair.later(dies, peer.power_off)
                 pair.later(ends - pair.loop.now, peer.power_on)
 

@@ -282,7 +282,7 @@ class FakePeer:
         answer = readiness(agent.state, agent.policy, epoch, self.other.now().boot)
         return replace(answer, asked_at=asked_at)
 
-    async def fence(self, node: str, epoch: int) -> None:
+    async def fence(self, node: str, epoch: int, *, hurry: bool) -> None:
         agent = self._reach()
         refusal = fence_refusal(agent.state, agent.policy, node, epoch)
         if refusal:

@@ -33,10 +33,14 @@ def _missing() -> str:
     return ""
 
 
-@pytest.fixture(scope="session")
-def laboratory() -> Iterator[None]:
+def skip_unless_possible() -> None:
     if why := _missing():
         pytest.skip(f"SKIPPED LOUDLY: {why}")
+
+
+@pytest.fixture(scope="session")
+def laboratory() -> Iterator[None]:
+    skip_unless_possible()
     keep = bool(os.environ.get("LAB_KEEP"))  # Leave it up, and take one that is up.
     try:
         if not (keep and pair.is_up(PROFILE)):

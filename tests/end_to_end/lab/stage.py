@@ -86,7 +86,7 @@ class Stage:
     @property
     def no_failover_for(self) -> float:
         """If there was one to come, it would have come by then."""
-        return self.seconds("patience") + 4 * self.seconds("interval") + 3.0
+        return self.seconds("patience") + 2 * self.seconds("interval") + self.seconds("question")
 
     # -- what is so
 
@@ -169,6 +169,16 @@ class Stage:
             ),
         )
 
+    def wait_for_doctor(self, *words: str, within: float = 60.0) -> None:
+        """`understudy doctor` on pbx01 says all of them."""
+        said = [""]
+
+        def says() -> bool:
+            said[0] = self.run("pbx01", "understudy", "doctor", check=False, timeout=90)
+            return all(word in said[0] for word in words)
+
+        until(says, within=within, what=lambda: f"doctor says {words}: {said[0]}")
+
     def wait_for_failover(self) -> None:
         """pbx02 serves those who can reach it, and both servers lead there."""
         self.wait_for_service("pbx02", within=self.failover_within)
@@ -184,7 +194,8 @@ class Stage:
             time.sleep(1.0)
         samples = self.watch.samples(since)
         assert not watch.times(samples, "pbx02"), f"pbx02 has served{self.said()}"
-        assert self.watch.serving() == ("pbx01",), self.said()
+        silent = watch.gaps(samples, since, ends - watch.GAP, site="inet")
+        assert not silent, f"nobody has served for a while: {silent}{self.said()}"
 
     def check_overlap(self) -> None:
         both = watch.overlaps(self.watch.samples(self.began))

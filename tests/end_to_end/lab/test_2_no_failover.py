@@ -3,11 +3,14 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import pytest
-from lab import machines, network
+from lab import machines, network, pair
+from lab.hosts import HOSTS, NODES
 
-from end_to_end.lab.stage import Stage
+from adapters import certificates
+from end_to_end.lab.stage import Stage, until
 
 PLUGIN = "/usr/lib/nagios/plugins/check_sip"
 RUNTIME = "/run/lab-plugin"
@@ -117,9 +120,69 @@ def test_no_failover(stage: Stage, name: str, request: pytest.FixtureRequest) ->
     stage.leave_whole()
 
 
+def test_nrpe_certificate_expired(
+    stage: Stage, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """The pair verifies cp3, and one day its certificate has run out: no evidence of death, and `why` names it."""
+    request.addfinalizer(partial(pair.reset, ["cp3"]))
+    certificates.authority(tmp_path, "ca")
+    for name, days in (("good", 30), ("expired", -1)):
+        certificates.sign(
+            tmp_path, name, "ca", f"subjectAltName=IP:{HOSTS['cp3'].address}", days=days
+        )
+    show_certificate(tmp_path, "good")
+    verify_cp3(stage, (tmp_path / "ca.pem").read_text())
+    until(
+        lambda: "cp3 about pbx01: up" in stage.why("pbx02"), within=30,
+        what=lambda: f"cp3 is believed: {stage.why('pbx02')}",
+    )  # fmt: skip
+    show_certificate(tmp_path, "expired")
+    stage.expect_no_failover()
+    said = stage.why("pbx02")
+    assert "cp3 about pbx01: unknown" in said, said
+    assert "expired" in said, said
+
+
+def show_certificate(folder: Path, name: str) -> None:
+    """To whoever asks NRPE on cp3."""
+    for suffix in ("pem", "key"):
+        text = (folder / f"{name}.{suffix}").read_text()
+        machines.execute(
+            "cp3", "install", "-m640", "-gnagios", "/dev/stdin", f"/etc/nagios/lab.{suffix}",
+            stdin=text, check=True,
+        )  # fmt: skip
+    lines = (
+        "ssl_cert_file=/etc/nagios/lab.pem\nssl_privatekey_file=/etc/nagios/lab.key\n"
+        "ssl_cipher_list=ALL:!aNULL:!eNULL\n"
+    )
+    machines.execute("cp3", "tee", "/etc/nagios/nrpe.d/lab-tls.cfg", stdin=lines, check=True)
+    machines.execute("cp3", "systemctl", "restart", "nagios-nrpe-server", check=True)
+
+
+def verify_cp3(stage: Stage, authority: str) -> None:
+    """On both nodes, the active one first: it says which configuration holds."""
+    lines = r'tls = "verified"\nca_file = "/etc/understudy/nrpe-ca.pem"'
+    for node in NODES:
+        ca = ("install", "-m644", "/dev/stdin", "/etc/understudy/nrpe-ca.pem")
+        machines.execute(node, *ca, stdin=authority, check=True)
+        edit = rf"/^\[checkpoints\.cp3\]/a {lines}"
+        stage.run(node, "sed", "-i", edit, "/etc/understudy/understudy.toml")
+        stage.run(node, "systemctl", "restart", "understudy")
+    stage.wait_until_settled()
+
+
 def test_all_check_points_banned(stage: Stage) -> None:
-    """pbx01 lives and no check point sees it: the manual says that pbx02 takes over, and pbx01 yields to its claim."""
-    ban(stage, "192.0.2.21", "198.51.100.22", "203.0.113.23")
+    """pbx01 lives and no check point sees it: the manual says that pbx02 takes over, and pbx01 yields to its claim.
+
+    Before that, doctor warns twice: when the PBX does not know the check points, and when the first one is banned.
+    """
+    stage.run(
+        "pbx01", "sh", "-ec", ": >/etc/asterisk/understudy-checks.conf; asterisk -rx 'pjsip reload'"
+    )
+    stage.wait_for_doctor("pbx01 does not know cp1", "401")
+    ban(stage, "203.0.113.23")
+    stage.wait_for_doctor("is cp3 banned, or cut off?")
+    ban(stage, "192.0.2.21", "198.51.100.22")
     stage.wait_for_failover()
     stage.wait_for_phase("pbx01", "outdated", "silent", "standby", within=30)
 

@@ -3,6 +3,7 @@
 import os
 import time
 
+import pytest
 from lab import machines, network
 
 from end_to_end.lab.stage import Stage
@@ -23,6 +24,7 @@ def on_every_link(change: object, *words: float) -> None:
         change(first, second, *words)  # type: ignore[operator]
 
 
+@pytest.mark.timeout(LOSS_FOR + 180)
 def test_thirty_percent_loss(stage: Stage) -> None:
     on_every_link(network.lose, 30.0)
     ends = time.time() + LOSS_FOR

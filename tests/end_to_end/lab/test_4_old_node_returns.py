@@ -8,7 +8,7 @@ from end_to_end.lab.stage import Stage
 
 RETURNED = ("outdated", "silent", "standby")
 BACK_WITHIN = 40.0  # Seconds from the return until its agent knows its place.
-LOOK_FOR = 15.0  # Seconds for which pbx02 must go on serving after that.
+LOOK_FOR = 8.0  # Seconds for which pbx02 must go on serving after that.
 
 
 def stays_silent(stage: Stage, since: float) -> None:

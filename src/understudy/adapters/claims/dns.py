@@ -7,6 +7,7 @@ them to the primary and its answer back; so whatever has passed that door was sa
 
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from functools import partial
 
 import dns.name
 import dns.rcode
@@ -170,8 +171,10 @@ class DnsClaims:
         )
 
     async def confirm(self, claim: Claim) -> bool:
-        async with self._dial() as line:
-            return await line.test(self._only_if(claim)) == dns.rcode.NOERROR
+        place = self._place
+        make = partial(self._only_if, claim)
+        verdict = await dnswire.test(place.server, place.key, make, timeout=place.timeout)
+        return verdict == dns.rcode.NOERROR
 
     async def swap(self, old: Claim, new: Claim) -> bool:
         update = self._only_if(old)

@@ -16,7 +16,7 @@ nodes are on one machine the line is the last arguments of `understudy --node OT
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -129,7 +129,7 @@ def over_ssh(
     forwarding.  With the key and the known host in `folder`, as `understudy init` puts them there;
     where they are not, those of the user.
 
-    A dead host costs `connect_timeout` seconds: the fence of a take-over waits for no longer than that.
+    A dead host costs `connect_timeout` seconds; who is in a hurry looks for its greeting first (greeting.py).
     A host that dies while it answers is noticed after 15 s (ssh_config(5), ServerAliveInterval),
     and Door's own deadline stands above all of it.
     """
@@ -176,7 +176,7 @@ class Timeouts:
 
 
 class Door:
-    """A ports.Peer.  `clock` gives boot-time seconds."""
+    """A ports.Peer.  `clock` gives boot-time seconds; `greets` raises Unreachable where nobody lives."""
 
     def __init__(
         self,
@@ -185,11 +185,13 @@ class Door:
         timeouts: Timeouts | None = None,
         *,
         clock: Callable[[], float],
+        greets: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self.node = node
         self._prefix = argv_prefix
         self._timeouts = timeouts or Timeouts()
         self._clock = clock
+        self._greets = greets
 
     async def ask(self, epoch: int) -> PeerAnswer:
         """Raises Unreachable, Denied."""
@@ -208,8 +210,10 @@ class Door:
                 hint="Do both nodes run the same version?",
             ) from error
 
-    async def fence(self, node: str, epoch: int) -> None:
+    async def fence(self, node: str, epoch: int, *, hurry: bool) -> None:
         """Raises Denied when it refuses, Unreachable when it was not asked, else Unanswered."""
+        if hurry and self._greets is not None:
+            await self._greets()
         answer = await self._change(Fence(node=node, epoch=epoch), self._timeouts.fence)
         if answer.get("stopped") is not True:
             raise Denied(f"{self.node} did not confirm that its PBX is stopped: {answer}")
