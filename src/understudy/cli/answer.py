@@ -17,6 +17,7 @@ from understudy.adapters.peers.door import (
     PlaceOrder,
     Request,
     Status,
+    Trial,
     Wake,
     parse_request,
     render_answer,
@@ -68,6 +69,8 @@ async def _answer(session: Session, request: Request) -> dict[str, Any] | PeerAn
             return to_json(await gather(node, events=20))
         case Examine():
             return await _examined(session)
+        case Trial():
+            return await _tried(session)
 
 
 async def _examined(session: Session) -> dict[str, Any]:
@@ -75,6 +78,13 @@ async def _examined(session: Session) -> dict[str, Any]:
     from understudy.doctor import examine
 
     return examine.to_json(await examine.examine(session.node, session.config))
+
+
+async def _tried(session: Session) -> dict[str, Any]:
+    from understudy.doctor import finding, mail
+
+    found = await mail.here(session.node, session.config)
+    return {"findings": [finding.to_json(each) for each in found]}
 
 
 async def _ready(node: Node, epoch: int) -> PeerAnswer:

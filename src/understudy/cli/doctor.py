@@ -18,7 +18,9 @@ STYLES = {Level.CRITICAL: "red", Level.WARNING: "yellow", Level.UNKNOWN: "magent
 @click.command()
 @as_json
 @click.option(
-    "--mail", is_flag=True, help="Also send a test message, by every way that is configured."
+    "--mail",
+    is_flag=True,
+    help="Also send a test message from each node, by every way that is configured.",
 )
 @click.option("--here", is_flag=True, help="This node alone: the other one is not asked.")
 @click.option("--verbose", is_flag=True, help="Also list what is well.")
@@ -57,7 +59,8 @@ async def _look(session: Session, *, here_only: bool, mail: bool) -> list[Findin
     if mail:
         from understudy.doctor import mail as mails
 
-        found += await mails.mail(session.node, session.config)
+        send = mails.here if here_only else mails.both
+        found += await send(session.node, session.config)
     return found
 
 

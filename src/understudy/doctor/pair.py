@@ -51,15 +51,9 @@ async def look(node: Node, config: Config, *, here_only: bool = False) -> list[F
 
 async def _other(node: Node, config: Config) -> Told | Finding:
     peer, me = node.policy.peer, node.policy.me
-    prefix = way_prefix(config, peer)
-    if not prefix:
-        said = f"{peer} was not asked: no way to it is configured"
-        return c.OTHER_NODE.bad(me, said, node=peer)
-    here = Here(node=node, config=config, version="", is_root=is_root())
-    door = Door(peer, (*here.as_agent, *prefix), clock=lambda: node.clock.now().boot)
     sent = time.time()
     try:
-        account = from_json(await door.examine())
+        account = from_json(await door_to_other(node, config).examine())
         if account.node != peer:
             raise Unreachable(
                 f"at the door of {peer} answers {account.node}", hint=f"Mend [nodes.{peer}] ssh."
@@ -67,6 +61,16 @@ async def _other(node: Node, config: Config) -> Told | Finding:
     except AdapterError as error:
         return c.OTHER_NODE.bad(me, f"{peer} was not examined: {told(error)}", node=peer)
     return Told(account=account, sent=sent, received=time.time())
+
+
+def door_to_other(node: Node, config: Config) -> Door:
+    """As the agent's user would knock.  Raises Unreachable where no way is configured."""
+    peer = node.policy.peer
+    prefix = way_prefix(config, peer)
+    if not prefix:
+        raise Unreachable(f"no way to {peer} is configured", hint=f"Set nodes.{peer}.ssh.")
+    here = Here(node=node, config=config, version="", is_root=is_root())
+    return Door(peer, (*here.as_agent, *prefix), clock=lambda: node.clock.now().boot)
 
 
 async def _active(node: Node) -> str:

@@ -544,10 +544,11 @@ class Weather:
             self._excuse_two_active()
         if phase is Phase.TAKING_OVER and state.runbook is Runbook.TAKE:
             now, policy = machine.now().boot, machine.policy
-            patient = evidence.round_at - evidence.down_since >= policy.patience
+            patient = now - evidence.down_since >= policy.patience
+            announced = evidence.round_at - evidence.announced_at >= policy.announce
             if (
                 evidence.theirs is not Verdict.DOWN
-                or not patient
+                or not (patient and announced)
                 or now - evidence.round_at > policy.late
             ):
                 self.telling.broken.append(f"{machine.name} took over without a verdict")

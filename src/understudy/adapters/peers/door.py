@@ -11,6 +11,7 @@ nodes are on one machine the line is the last arguments of `understudy --node OT
     wake                {"ok": true}
     status              {"ok": true, ...}
     doctor              {"ok": true, ...}: what the far side finds on itself
+    trial               {"ok": true, "findings": [...]}: whether it can tell anybody anything
     any, refused        {"ok": false, "why": "..."}
 """
 
@@ -63,7 +64,12 @@ class Examine:
     """What do you find on your own node?"""
 
 
-Request = Ask | Fence | PlaceOrder | Wake | Status | Examine
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trial:
+    """Send a test message by every way that you have."""
+
+
+Request = Ask | Fence | PlaceOrder | Wake | Status | Examine | Trial
 
 
 def parse_request(line: str) -> Request:
@@ -84,9 +90,11 @@ def parse_request(line: str) -> Request:
             return Status()
         case ["doctor"]:
             return Examine()
+        case ["trial"]:
+            return Trial()
     raise Refused(
         f"not a request: {line[:60]!r}",
-        hint="One of: ask EPOCH, fence NODE EPOCH, order JSON, wake, status, doctor.",
+        hint="One of: ask EPOCH, fence NODE EPOCH, order JSON, wake, status, doctor, trial.",
     )
 
 
@@ -105,6 +113,8 @@ def render_request(request: Request) -> str:
             return "status"
         case Examine():
             return "doctor"
+        case Trial():
+            return "trial"
 
 
 def render_answer(answer: Mapping[str, Any] | PeerAnswer | Refused) -> str:
@@ -173,6 +183,7 @@ class Timeouts:
     wake: float = 8.0
     status: float = 15.0
     doctor: float = 60.0  # Its own deadline is shorter: doctor.examine.WITHIN.
+    trial: float = 80.0  # The same: doctor.mail.WITHIN.
 
 
 class Door:
@@ -236,6 +247,10 @@ class Door:
     async def examine(self) -> dict[str, Any]:
         """Raises Unreachable, Denied."""
         return await self._question(Examine(), self._timeouts.doctor)
+
+    async def trial(self) -> dict[str, Any]:
+        """Raises Unreachable, Denied."""
+        return await self._question(Trial(), self._timeouts.trial)
 
     async def _question(self, request: Request, within: float) -> dict[str, Any]:
         """For what changes nothing: whatever goes wrong, it could not be asked."""
