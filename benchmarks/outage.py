@@ -51,6 +51,9 @@ class Measured:
     attempts: int
 
 
+Run = dict[str, Measured]  # By kind of caller.
+
+
 def kill(_: float) -> None:
     """The process dies and stays dead: neither systemd nor the agent gets it to run again."""
     folder = "/run/systemd/system/asterisk.service.d"
@@ -113,7 +116,7 @@ def measure(attempts: Sequence[Attempt], since: float, until: float) -> Measured
     return Measured(outage, silence, len(failed), len(counted))
 
 
-async def one_run(fault: str, profile: str, *, patient: bool) -> dict[str, Measured]:
+async def one_run(fault: str, profile: str, *, patient: bool) -> Run:
     numbers = find(profile)
     interval, patience = durations.parse(numbers.interval), durations.parse(numbers.patience)
     wanted = [kind for kind in KINDS if patient or kind not in LATE]
@@ -150,7 +153,7 @@ def _check_all_answered(calling: callers.Callers, wanted: Sequence[str]) -> None
             raise LabError(f"nobody answers before the fault: {kind}: {', '.join(why)}")
 
 
-def table(runs: Sequence[dict[str, Measured]]) -> str:
+def table(runs: Sequence[Run]) -> str:
     lines = [
         "| caller | outage s, median (min-max) | silence s | attempts lost | of |",
         "|---|---|---|---|---|",
@@ -159,16 +162,42 @@ def table(runs: Sequence[dict[str, Measured]]) -> str:
         found = [run[kind] for run in runs]
         lost, made = (sum(x) for x in zip(*((m.lost, m.attempts) for m in found), strict=True))
         outages, silences = ([m.outage for m in found], [m.silence for m in found])
-        lines.append(f"| {kind} | {_spread(outages)} | {_spread(silences)} | {lost} | {made} |")
+        lines.append(f"| {kind} | {spread(outages)} | {spread(silences)} | {lost} | {made} |")
     return "\n".join(lines)
 
 
-def _spread(values: Sequence[float | None]) -> str:
+def spread(values: Sequence[float | None]) -> str:
     known = [value for value in values if value is not None]
     if not known:
         return "not answered again"
     text = f"{statistics.median(known):.1f} ({min(known):.1f}-{max(known):.1f})"
     return text if len(known) == len(values) else f"{text}, {len(values) - len(known)} not again"
+
+
+def series(
+    fault: str, profile: str, isolation: str, number: int, *, patient: bool = False
+) -> list[Run]:
+    """So many runs; what has failed before its fault is begun again.  Raises LabError."""
+    runs: list[Run] = []
+    troubles = 0
+    while len(runs) < number:
+        try:
+            _begin(profile, isolation, patient=patient)
+            runs.append(asyncio.run(one_run(fault, profile, patient=patient)))
+        except LabError as error:
+            print(f"outage: {error}", file=sys.stderr)
+            troubles += 1
+            if troubles > MOST_TROUBLES:
+                raise
+            continue
+        print(f"run {len(runs)} of {number}: {fault}, {profile}, {isolation}", file=sys.stderr)
+    return runs
+
+
+def as_json(fault: str, profile: str, isolation: str, runs: Sequence[Run]) -> str:
+    rows = [{kind: asdict(measured) for kind, measured in run.items()} for run in runs]
+    said = {"fault": fault, "profile": asdict(find(profile)), "isolation": isolation, "runs": rows}
+    return json.dumps(said, indent=2) + "\n"
 
 
 def main() -> int:
@@ -184,27 +213,14 @@ def main() -> int:
     )
     parser.add_argument("--json", type=Path, help="every run, for docs/benchmarks.md")
     given = parser.parse_args()
-    runs: list[dict[str, Measured]] = []
-    troubles = 0
-    while len(runs) < given.runs:
-        try:
-            _begin(given.profile, given.isolation, patient=given.patient)
-            runs.append(asyncio.run(one_run(given.fault, given.profile, patient=given.patient)))
-        except LabError as error:  # Before the fault: this run has measured nothing.
-            print(f"outage: {error}", file=sys.stderr)
-            troubles += 1
-            if troubles > MOST_TROUBLES:
-                return 1
-            continue
-        print(f"run {len(runs)} of {given.runs}: {given.fault}, {given.profile}", file=sys.stderr)
+    try:
+        runs = series(
+            given.fault, given.profile, given.isolation, given.runs, patient=given.patient
+        )
+    except LabError:
+        return 1
     if given.json:
-        said = {
-            "fault": given.fault,
-            "profile": asdict(find(given.profile)),
-            "isolation": given.isolation,
-        }
-        rows = [{kind: asdict(measured) for kind, measured in run.items()} for run in runs]
-        given.json.write_text(json.dumps({**said, "runs": rows}, indent=2) + "\n")
+        given.json.write_text(as_json(given.fault, given.profile, given.isolation, runs))
     print(table(runs))
     return 0
 

@@ -127,4 +127,4 @@ def _one(pair: Pair, begin: float) -> Taken:
         decision = next(d for d in journal.decisions() if d.rule == "patience-spent")
         rounds = journal.rounds(since=begin - JITTER, until=decision.wall)
     assert {each.theirs for each in rounds} == {Verdict.DOWN}
-    return Taken(round=len(rounds), spent=rounds[-1].wall - rounds[0].wall)
+    return Taken(round=len(rounds), spent=decision.wall - rounds[0].wall)

@@ -107,7 +107,7 @@ def test_an_active_node_says_how_old_its_proofs_are() -> None:
 def test_a_suspecting_node_says_how_much_patience_is_spent_and_when_it_announces() -> None:
     told = sentences(look(suspecting(190)))
     assert told[0] == "pbx02 is standby and suspects: pbx01 has not answered for 3m10s (epoch 7)"
-    assert told[1] == "patience: 3m10s of 5m spent; it will announce in 1m05s"
+    assert told[1] == "patience: 3m10s of 5m spent; it will announce in 55s"
     assert told[2] == "nobody serves: pbx01 is active and does not answer"
 
 
@@ -478,7 +478,7 @@ def test_why_tells_the_rule_the_votes_and_what_kept_the_node_from_more(node: Nod
     assert found.votes.asked == WALL + 180  # Not those of the decision: those of the time.
     assert {vote.text for vote in found.votes.votes} == {"timed out"}
     assert found.votes.patience == 125
-    assert found.kept == "patience: it will announce in 2m10s"
+    assert found.kept == "patience: it will announce in 2m"
 
 
 def test_why_can_be_asked_about_the_past(node: Node) -> None:

@@ -104,11 +104,10 @@ def announces_in(f: Facts) -> float:
 
 
 def takes_in(f: Facts) -> float:
-    """Seconds until the take is allowed, if nothing speaks against it (T1)."""
+    """Seconds until the take is allowed at the earliest: patience over, and `announce` has run (T1)."""
     evidence, policy = f.evidence, f.policy
     announced = evidence.announced_at if when.we_announced(f) else f.now + announces_in(f)
-    asked = announced + policy.announce + policy.question
-    return max(max(evidence.down_since + policy.patience, asked) - f.now, 0.0)
+    return max(max(evidence.down_since + policy.patience, announced + policy.announce) - f.now, 0.0)
 
 
 def span(seconds: float) -> str:

@@ -10,7 +10,7 @@ from understudy.config.settings import HostPort
 from understudy.core.observations import Pbx
 from understudy.errors import AdapterError, Unreachable
 
-BETWEEN = 0.25  # Seconds between two questions to a PBX that is starting.
+BETWEEN = 0.1  # Seconds between two questions to a PBX that is starting: callers wait for it.
 
 
 class Deadline:
