@@ -201,6 +201,12 @@ def test_a_sum_that_is_just_met_is_met() -> None:
             'kind = "file"',
             "a claim in a file is for a pair on one",
         ),
+        (
+            'announce = "45s"',
+            'announce = "280s"',
+            "[detection]",
+            "a standby announces after 10s (patience less announce and one question): a PBX that dies alone is then",
+        ),
     ],
 )
 def test_what_is_allowed_and_worth_knowing_is_noted(

@@ -426,8 +426,21 @@ CHECKS: tuple[tuple[tuple[str, ...], Check], ...] = (
     (("claim", "name"), _claim_has_a_server),
     (("nodes", "name"), _record_fits_the_nodes),
 )
+def _announced_before_a_hand_over(config: Config) -> Iterator[Finding]:
+    d = config.detection
+    suspects = d.patience - d.announce - question(config)
+    if 0 < suspects <= d.restart_grace:
+        yield Finding(
+            ("detection", "restart_grace"),
+            f"is {durations.show(d.restart_grace)}, but a standby announces after {durations.show(suspects)} "
+            "(patience less announce and one question): a PBX that dies alone is then followed by a failover at the "
+            "end of patience, not by a hand-over.  For that write less here, or a longer patience",
+        )
+
+
 NOTES: tuple[Check, ...] = (
     _keeps,
+    _announced_before_a_hand_over,
     _no_way_in,
     _even_check_points,
     _all_must_agree,
