@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -12,6 +13,7 @@ import pytest
 
 from understudy.cli.starters import Starters
 
+pytestmark = pytest.mark.timeout(30)
 WAITS = "import sys; sys.stdin.read()"
 
 
@@ -24,6 +26,9 @@ def waiting(*words: str, stderr: int | IO[bytes]) -> Iterator["subprocess.Popen[
         stdin=subprocess.PIPE,
         stderr=stderr,
     ) as process:
+        # For a moment after exec it has no words yet, and Popen does not wait for that.
+        while not Path(f"/proc/{process.pid}/cmdline").read_bytes():
+            time.sleep(0.001)
         yield process
 
 
