@@ -14,6 +14,7 @@ import pytest
 from understudy.cli.starters import Starters
 
 pytestmark = pytest.mark.timeout(30)
+UNIT = f"pbx-of-test-{os.getpid()}"  # Tests beside this one have processes of their own.
 WAITS = "import sys; sys.stdin.read()"
 
 
@@ -39,8 +40,8 @@ def tell(unit: str, text: str) -> None:
 
 def test_a_terminal_is_told() -> None:
     ours, theirs = os.openpty()
-    with waiting("start", "pbx-of-this-test", stderr=theirs):
-        tell("pbx-of-this-test.service", "the claim names pbx02")
+    with waiting("start", UNIT, stderr=theirs):
+        tell(f"{UNIT}.service", "the claim names pbx02")
         assert os.read(ours, 200) == b"the claim names pbx02\r\n"
     os.close(ours)
     os.close(theirs)
@@ -50,8 +51,8 @@ def test_a_terminal_is_told() -> None:
     os.geteuid() != 0, reason="SKIPPED FOR WANT OF ROOT: only root's pipes are used"
 )
 def test_a_script_of_roots_is_told() -> None:
-    with waiting("restart", "pbx-of-this-test.service", stderr=subprocess.PIPE) as process:
-        tell("pbx-of-this-test.service", "the claim names pbx02")
+    with waiting("restart", f"{UNIT}.service", stderr=subprocess.PIPE) as process:
+        tell(f"{UNIT}.service", "the claim names pbx02")
         assert process.stderr is not None
         assert os.read(process.stderr.fileno(), 200) == b"the claim names pbx02\n"
 
@@ -61,13 +62,13 @@ def test_a_pipe_of_somebody_else_is_left_alone(tmp_path: Path) -> None:
     ours, theirs = os.pipe()
     os.set_blocking(ours, False)
     with subprocess.Popen(
-        ["systemctl", "-c", "read x", "start", "pbx-of-this-test"],
+        ["systemctl", "-c", "read x", "start", UNIT],
         executable="/bin/sh",
         stdin=subprocess.PIPE,
         stderr=theirs,
         user=65534,
     ):
-        tell("pbx-of-this-test.service", "the claim names pbx02")
+        tell(f"{UNIT}.service", "the claim names pbx02")
         with pytest.raises(BlockingIOError):
             os.read(ours, 200)
     os.close(ours)
@@ -77,17 +78,17 @@ def test_a_pipe_of_somebody_else_is_left_alone(tmp_path: Path) -> None:
 def test_a_file_is_never_written_to(tmp_path: Path) -> None:
     path = tmp_path / "precious"
     path.write_text("as it was")
-    with path.open("rb") as precious, waiting("start", "pbx-of-this-test", stderr=precious):
-        tell("pbx-of-this-test.service", "the claim names pbx02")
+    with path.open("rb") as precious, waiting("start", UNIT, stderr=precious):
+        tell(f"{UNIT}.service", "the claim names pbx02")
     assert path.read_text() == "as it was"
 
 
 def test_who_starts_something_else_is_left_alone() -> None:
     ours, theirs = os.openpty()
     os.set_blocking(ours, False)
-    for words in (("start", "other"), ("status", "pbx-of-this-test")):
+    for words in (("start", "other"), ("status", UNIT)):
         with waiting(*words, stderr=theirs):
-            tell("pbx-of-this-test.service", "the claim names pbx02")
+            tell(f"{UNIT}.service", "the claim names pbx02")
         with pytest.raises(BlockingIOError):
             os.read(ours, 200)
     os.close(ours)
