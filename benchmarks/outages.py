@@ -52,7 +52,7 @@ def main() -> int:
         return 1
     finally:
         print("\n".join(_table(given.folder)))
-    pair.down()
+        pair.down()
     return 0
 
 

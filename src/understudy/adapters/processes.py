@@ -157,7 +157,7 @@ def _start(
             stdin=words,
             stdout=files[0] if leaves_running else subprocess.PIPE,
             stderr=files[1] if leaves_running else subprocess.PIPE,
-            env={**os.environ, **(env or {}), "PATH": _path(), "LC_ALL": "C"},
+            env={**os.environ, "PATH": _path(), **(env or {}), "LC_ALL": "C"},
             start_new_session=True,
         )
     except (OSError, ValueError) as error:

@@ -426,6 +426,8 @@ CHECKS: tuple[tuple[tuple[str, ...], Check], ...] = (
     (("claim", "name"), _claim_has_a_server),
     (("nodes", "name"), _record_fits_the_nodes),
 )
+
+
 def _announced_before_a_hand_over(config: Config) -> Iterator[Finding]:
     d = config.detection
     suspects = d.patience - d.announce - question(config)

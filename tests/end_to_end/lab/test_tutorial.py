@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pytest
 from lab import install, machines, pair
-from lab.hosts import HERE, HOSTS
+from lab.hosts import HERE, HOSTS, NODES
 from lab.profile import find
 
 from end_to_end.lab.conftest import PROFILE, skip_unless_possible
@@ -16,7 +16,7 @@ from end_to_end.lab.terminal import Terminal
 
 TUTORIAL = HERE.parent / "docs/tutorial.md"
 WHERE = re.compile(r"\b[Oo]n (pbx01|pbx02|both nodes|the name server)\b")
-HERE_TYPED = {"both nodes": ("pbx01", "pbx02"), "the name server": ("dns1",)}
+HERE_TYPED = {"both nodes": NODES, "the name server": ("dns1",)}
 # What the person knows: words of the question, and the answer.  Enter for what is not here.
 ANSWERS = (
     ("call this pair", "acme"),
@@ -67,9 +67,8 @@ def fresh_hosts() -> Iterator[None]:
     install.build(find(PROFILE))  # For the package.
     pair.up("")
     try:
-        for node in ("pbx01", "pbx02"):
-            # The file that the person has downloaded.
-            deb = install.package()
+        deb = install.package()  # The file that the person has downloaded.
+        for node in NODES:
             target = HOSTS[node].folder / "root/root" / deb.name
             target.write_bytes(deb.read_bytes())
             machines.execute(node, "systemctl", "start", "asterisk", check=True)
@@ -88,7 +87,7 @@ def fresh_hosts() -> Iterator[None]:
 @pytest.mark.timeout(600)
 def test_typed_as_written_it_ends_with_protected(fresh_hosts: None) -> None:
     del fresh_hosts
-    terminals = {host: Terminal(host) for host in ("pbx01", "pbx02", "dns1")}
+    terminals = {host: Terminal(host) for host in (*NODES, "dns1")}
     began = time.time()
     try:
         for line in lines():
