@@ -86,8 +86,9 @@ def test_an_active_node_serves_on_with_a_journal_that_cannot_be_written(tmp_path
         wait_for(pair, "pbx01", "active")
         wait_for(pair, "pbx02", "standby")
         pbx = pair.pbx_pid("pbx01")
-        # As a full disk: whatever would make a file grow beyond this fails (setrlimit(2)).
-        resource.prlimit(agent.pid, resource.RLIMIT_FSIZE, (1024, resource.RLIM_INFINITY))
+        # As a full disk: whatever would make a file grow beyond this fails (setrlimit(2)).  One page of the journal
+        # and its head do not fit; the agent's log, a file here, does.
+        resource.prlimit(agent.pid, resource.RLIMIT_FSIZE, (4096, resource.RLIM_INFINITY))
         until(
             lambda: "cannot be written" in pair.said("pbx01"),
             within=20,
