@@ -256,7 +256,7 @@ def test_a_pbx_whose_agent_was_killed_goes_on_until_its_proofs_end(here: Guarded
     assert stopped >= ends  # By a second or so; a loaded machine takes its time.
     assert "it is stopped" in here.said
     # The guard's command tells it when the PBX has stopped, thus a moment later.
-    until(lambda: "the guard stopped the PBX at" in here.events(), within=15, what=here.events)
+    until(lambda: "the guard stopped the PBX at" in here.events(), within=15, what="its event")
 
     # The next agent starts it again as soon as the claim allows.
     here.start_agent()

@@ -85,6 +85,12 @@ class Service(Protocol):
     async def look(self) -> Pbx:
         """Never raises: what cannot be told is UNKNOWN."""
 
+    async def ended(self) -> None:
+        """Return when what `look` last saw running has ended: the time for another look.
+
+        Waits for something to watch first; for ever where a kind of service cannot tell.
+        """
+
     async def prove(self) -> None:
         """Return when it answers SIP here; raise with the reason at the deadline."""
 

@@ -513,6 +513,43 @@ def test_dead_deaf_and_unknown_are_told_apart(script: Path) -> None:
     assert asyncio.run(story()) == [Pbx.UNKNOWN, Pbx.DEAF, Pbx.DEAD]
 
 
+def test_the_end_of_what_a_look_saw_is_known_at_once_and_once(script: Path) -> None:
+    async def story() -> None:
+        pbx = service(script)
+        ended = asyncio.create_task(pbx.ended())
+        await pbx.start()
+        await pbx.prove()
+        assert await pbx.look() is Pbx.ANSWERING
+        assert not (await asyncio.wait([ended], timeout=0.3))[0]
+        signal_pbx(script, signal.SIGKILL)
+        await asyncio.wait_for(ended, 5)
+        # Until a look has seen another one, there is nothing to tell.
+        again = asyncio.create_task(pbx.ended())
+        await pbx.look()
+        assert not (await asyncio.wait([again], timeout=0.3))[0]
+        await pbx.start()
+        await pbx.prove()
+        await pbx.look()
+        signal_pbx(script, signal.SIGKILL)
+        await asyncio.wait_for(again, 5)
+
+    asyncio.run(story())
+
+
+def test_without_a_pid_file_nothing_is_watched(script: Path) -> None:
+    async def story() -> None:
+        pbx = service(script, pid_file=None)
+        await pbx.start()
+        await pbx.prove()
+        await pbx.look()
+        ended = asyncio.create_task(pbx.ended())
+        signal_pbx(script, signal.SIGKILL)
+        assert not (await asyncio.wait([ended], timeout=0.3))[0]
+        ended.cancel()
+
+    asyncio.run(story())
+
+
 @pytest.mark.parametrize("trouble", ["stubborn", "broken"])
 def test_a_pbx_that_its_stop_command_leaves_is_killed_by_its_pid_file(
     script: Path, trouble: str

@@ -100,7 +100,7 @@ def _ask(
     if state.runbook is None:
         return Decision(state, rule, order=order)
     at = Facts(state, Seen(), facts.now, facts.wall, facts.policy)
-    if entry(at).step is Step.SERVE and step_is_so_already(at):
+    if entry(at).step in (Step.SERVE, Step.ASK) and step_is_so_already(at):
         return _ask(replace(state, step=state.step + 1), facts, rule, order)
     if facts.claim is None and entry(at).step in NEED_THE_CLAIM:
         return Decision(state, rule, order=order)  # The next reading lets it be asked for.

@@ -64,8 +64,12 @@ def serving_ends(state: State, policy: Policy) -> float:
 
 
 def next_look(state: State, policy: Policy) -> float:
-    """Between two looks at our own PBX."""
-    return max(1.0, policy.restart_grace / (4 if state.phase in SERVING else 2))
+    """Between two looks at our own PBX: one that should serve and does not is looked at more often."""
+    if state.phase not in SERVING:
+        return max(1.0, policy.restart_grace / 2)
+    if state.evidence.pbx_good_since == NEVER:
+        return max(0.25, policy.restart_grace / 20)
+    return max(1.0, policy.restart_grace / 4)
 
 
 def next_turn(state: State, now: float, policy: Policy) -> float:
@@ -84,6 +88,7 @@ def next_turn(state: State, now: float, policy: Policy) -> float:
         evidence.down_since + policy.announce_after,
         evidence.down_since + policy.patience,
         evidence.pbx_bad_since + policy.restart_grace / 2,
+        evidence.pbx_bad_since + policy.restart_grace - policy.ask_ahead,
         evidence.pbx_bad_since + policy.restart_grace,
         evidence.restarted_at + 3 * policy.restart_grace,
     ):

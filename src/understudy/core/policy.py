@@ -58,6 +58,11 @@ class Policy:
         return self.patience - self.announce - self.question
 
     @property
+    def ask_ahead(self) -> float:
+        """H2: how long before `restart_grace` is over the other node is asked; the answer is fresh when it is."""
+        return self.claim_stale / 2
+
+    @property
     def span(self) -> float:
         """V3: how long "up" must have held: so long that the other node has asked in between, whenever it asks."""
         return 1.1 * self.interval + self.question

@@ -278,13 +278,16 @@ def pbx_wants_a_restart(f: Facts) -> bool:
     )
 
 
-def pbx_is_lost(f: Facts) -> bool:
-    """Dead or deaf for longer than `restart_grace`, and a restart has been tried."""
+def pbx_is_lost(f: Facts, ahead: float = 0.0) -> bool:
+    """Dead or deaf for longer than `restart_grace`, and a restart has been tried.
+
+    With `ahead`: so many seconds before that.
+    """
     evidence, grace = f.evidence, f.policy.restart_grace
     return (
         evidence.pbx in (Pbx.DEAD, Pbx.DEAF)
         and evidence.pbx_bad_since != NEVER
-        and f.now - evidence.pbx_bad_since >= grace
+        and f.now - evidence.pbx_bad_since >= grace - ahead
         and evidence.restarted_at >= evidence.pbx_bad_since
         and f.claim is not None
         and f.claim.returns < MOST_RETURNS
@@ -294,10 +297,14 @@ def pbx_is_lost(f: Facts) -> bool:
 
 
 def pbx_is_lost_and_peer_is_ready(f: Facts) -> bool:
+    return pbx_is_lost(f) and peer_is_ready(f)
+
+
+def peer_is_ready(f: Facts) -> bool:
+    """H2: it said so just now, for this epoch."""
     peer, claim = f.evidence.peer, f.claim
     return (
-        pbx_is_lost(f)
-        and peer is not None
+        peer is not None
         and claim is not None
         and peer.ready is Ready.YES
         and peer.epoch == claim.epoch
@@ -306,8 +313,10 @@ def pbx_is_lost_and_peer_is_ready(f: Facts) -> bool:
 
 
 def pbx_is_lost_and_peer_is_unasked(f: Facts) -> bool:
+    """Asked a little before a failover may be due, so that callers do not wait for the answer."""
     peer = f.evidence.peer
-    return pbx_is_lost(f) and (peer is None or f.now - peer.asked_at > f.policy.claim_stale)
+    unasked = peer is None or f.now - peer.asked_at > f.policy.claim_stale
+    return unasked and pbx_is_lost(f, f.policy.ask_ahead)
 
 
 # Taking over
@@ -494,6 +503,8 @@ def step_is_so_already(f: Facts) -> bool:
             return claim_is_theirs(f) and claim.how is How.HANDED
         case Step.RETURN:
             return claim_is_theirs(f)
+        case Step.ASK:
+            return peer_is_ready(f)
     return False
 
 

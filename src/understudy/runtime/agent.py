@@ -126,6 +126,13 @@ class Agent:
         if self._reading is None and not self._writing:
             self._read_claim()
 
+    def look(self) -> None:
+        """Look at our own PBX now: something has happened to it, which a look under way may have missed."""
+        if self._looking is not None:
+            self._looking.cancel()
+            self._looking = None
+        self._look_at_pbx()
+
     # What to look at
 
     def _read_claim(self) -> None:
@@ -177,6 +184,8 @@ class Agent:
         current = generation == self._generation and not self._touches_pbx
         if current and pbx is not self.state.evidence.pbx:
             self._see(pbx=pbx)
+            soon = self.clock.now().boot + pace.next_look(self.state, self.policy)
+            self._look_due = min(self._look_due, soon)
 
     # What to do about it
 

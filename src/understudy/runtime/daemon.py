@@ -286,6 +286,8 @@ class _Life:
         self.journal.keep(partial(pens.keep, "agent", kind), full=False)
         # From cron a round is due whenever we are called.
         self.agent.begin(booted=booted, ask_now=self.in_a_hurry)
+        if not self.in_a_hurry:
+            self._watch_pbx()
 
     async def step(self) -> None:
         """Wake the agent, then wait until it is due again, something ended, or a person wants something."""
@@ -319,6 +321,13 @@ class _Life:
         """A round by cron is over."""
         now = self.node.clock.now().boot
         self.guard_file.leave(self.agent.state, self.agent.policy, now)
+
+    def _watch_pbx(self) -> None:
+        self.loop.start(self.node.service.ended(), self._pbx_ended)
+
+    def _pbx_ended(self, _: None) -> None:
+        self.agent.look()
+        self._watch_pbx()
 
     def _tell_guard(self, _: Decision) -> None:
         now = self.node.clock.now().boot

@@ -14,6 +14,7 @@ from understudy.config.settings import Command, setting
 from understudy.core.observations import Pbx
 from understudy.errors import AdapterError, Denied, NotStopped
 
+from .main_process import MainProcess
 from .settings import PbxSettings
 from .shutoff import ShutOff
 from .sip_here import Deadline, SipHere
@@ -77,6 +78,7 @@ class CommandService:
         )
         prefix = ("sudo", "-n") if settings.use_sudo else ()
         self._shut_off = ShutOff(settings.all_ports, prefix=prefix)
+        self._main = MainProcess()
 
     async def start(self) -> None:
         """Run the start command.  Raises Denied with its complaint, Unreachable, Unanswered."""
@@ -124,6 +126,7 @@ class CommandService:
         A status command that fails otherwise, hangs or is not there: UNKNOWN.
         """
         status, _ = await self._ask(ASK_WITHIN)
+        self._main.saw(self._pid() if status is _Status.RUNNING else 0)
         match status:
             case _Status.RUNNING:
                 return await self._sip.look()
@@ -132,6 +135,10 @@ class CommandService:
             case _Status.DEAD:
                 return Pbx.DEAD
         return Pbx.UNKNOWN
+
+    async def ended(self) -> None:
+        """Never where no `pid_file` is named."""
+        await self._main.ended()
 
     async def prove(self) -> None:
         """Return when SIP is answered.  Raises Denied when it stays gone, Unreachable."""

@@ -12,6 +12,7 @@ from understudy.config.settings import setting
 from understudy.core.observations import Pbx
 from understudy.errors import AdapterError, Denied, NotStopped, Unreachable
 
+from .main_process import MainProcess
 from .settings import PbxSettings
 from .shutoff import ShutOff
 from .sip_here import Deadline, SipHere
@@ -46,6 +47,7 @@ class _Unit:
     job: bool = False  # A start or stop of it is queued.
     status: str = ""  # How its main process ended: exit status or number of the signal.
     refused: str = ""  # The ExecStartPre= that failed, and with what exit status.
+    main: int = 0  # Process id of its main process; 0 if it has none.
 
     @property
     def missing(self) -> bool:
@@ -96,6 +98,7 @@ class Systemd:
             settings.sip, settings.sip_transport, settings.sip_timeout, settings.sip_ca_file
         )
         self._shut_off = ShutOff(settings.all_ports, prefix=self._prefix)
+        self._main = MainProcess()
 
     async def start(self) -> None:
         """Queue the start.  Raises Denied, Unreachable, Unanswered.
@@ -161,6 +164,7 @@ class Systemd:
             unit = await self._show()
         except AdapterError:
             return Pbx.UNKNOWN
+        self._main.saw(unit.main)
         match unit:
             case _ if unit.missing:
                 return Pbx.UNKNOWN
@@ -175,6 +179,9 @@ class Systemd:
             case _Unit(active="inactive" | "failed"):
                 return Pbx.DEAD
         return Pbx.UNKNOWN
+
+    async def ended(self) -> None:
+        await self._main.ended()
 
     async def prove(self) -> None:
         """Return when SIP is answered, the other units started.  Raises Denied when the unit failed."""
@@ -302,6 +309,7 @@ PROPERTIES = (
     "SubState",
     "Result",
     "ControlGroup",
+    "MainPID",
     "Job",
     "ExecMainStatus",
     "ExecStartPre",
@@ -340,6 +348,7 @@ def _parse(text: str) -> _Unit:
         sub=said.get("SubState", ""),
         result=said.get("Result", ""),
         group=said.get("ControlGroup", ""),
+        main=int(said.get("MainPID", "0")),
         job=said.get("Job", "") not in ("", "0"),
         status=said.get("ExecMainStatus", ""),
         refused=_refused([value for name, value in lines if name == "ExecStartPre"]),
