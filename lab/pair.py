@@ -70,7 +70,12 @@ def reset_pair(*more: str, profile: str | None = None, isolation: str | None = N
 
 
 def begin() -> None:
-    """The first claim, and both agents at work.  Raises LabError."""
+    """The first claim, and both agents at work.  Raises LabError.
+
+    As the tutorial has it: first the node that is to serve.  With both at once and the least patience the other one
+    announces before the first PBX has started.
+    """
+    machines.execute("pbx02", "systemctl", "stop", "understudy", check=True)
     until_claimed = time.monotonic() + BEGIN_WITHIN
     while True:
         said = machines.execute(
@@ -82,6 +87,7 @@ def begin() -> None:
             raise LabError(f"pbx01 could not write the first claim: {said.stdout}{said.stderr}")
         time.sleep(0.5)
     for node, wanted in zip(NODES, ("active", "standby"), strict=True):
+        machines.execute(node, "systemctl", "start", "understudy", check=True)
         machines.until(
             lambda node=node, wanted=wanted: phase(node) == wanted,  # type: ignore[misc]
             within=BEGIN_WITHIN,

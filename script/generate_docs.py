@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from understudy.adapters.claims import CLAIMS
+from understudy.adapters.copies import COPIES
 from understudy.adapters.names import NAMES
 from understudy.adapters.notify import NOTIFIERS
 from understudy.adapters.probes import PROBES
@@ -26,6 +27,7 @@ FAMILIES: describe.Families = {
     "claim": CLAIMS,
     "name": NAMES,
     "service": SERVICES,
+    "copies": COPIES,
     "notify": NOTIFIERS,
 }
 

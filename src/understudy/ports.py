@@ -4,7 +4,7 @@ The adapters implement these; the runtime uses them; neither knows the other.  E
 own and may be cancelled at any await.  Unless a docstring says otherwise a failure is one of errors.AdapterError.
 """
 
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, NamedTuple, Protocol
@@ -114,14 +114,94 @@ class Peer(Protocol):
         """Tell it that the claim has news.  Best effort: never raises."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """The node that data is pulled from: the active one, by claim and epoch."""
+
+    node: str
+    epoch: int  # The source looks at the claim in the same connection, and refuses in another one.
+    reach: tuple[str, ...]  # The command that reaches its agent; the words of a request follow.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pulled:
+    """What a pull brought."""
+
+    changed: bool  # There is a new snapshot.
+    files: int = 0  # That were new or different.
+    bytes: int = 0  # That travelled, about.
+
+
+class Snapshot(Protocol):
+    """One whole state of a class of data."""
+
+    @property
+    def name(self) -> str:
+        """Sorts by time."""
+
+    @property
+    def taken(self) -> float:
+        """Wall clock seconds: when reading it from the source began."""
+
+
+class Store(Protocol):
+    def all(self) -> Sequence[Snapshot]:
+        """The oldest first."""
+
+
+class Copy(Protocol):
+    """One class of data, at both ends: a source streams it, the other node keeps it and puts it in place."""
+
+    @property
+    def name(self) -> str:
+        """[copies.NAME]"""
+
+    @property
+    def store(self) -> Store: ...
+
+    def accept(self) -> None:
+        """Let the next pull through though much is gone at the source."""
+
+    async def pull(self, source: Source) -> Pulled:
+        """Bring what is kept up to date: one new whole snapshot, or nothing at all.  Raises."""
+
+    async def keep(self) -> str:
+        """Keep aside what is in place here and differs from the newest snapshot, which `put` would overwrite.
+
+        Returns where it is now; empty if there is nothing.  Only while the PBX here is stopped.  Raises.
+        """
+
+    async def put(self) -> bool:
+        """Put the newest snapshot in place; was anything different there?  Safe to repeat.  Raises.
+
+        Only while the PBX here is stopped.
+        """
+
+    def serve(self, words: Sequence[str]) -> int:
+        """At the source, in a process of its own: answer one request of `pull` on stdin and stdout.
+
+        Returns the exit status.  The claim has been looked at; `words` come from the other node and
+        are not to be believed.  Raises Refused, AdapterError.
+        """
+
+
 class Copies(Protocol):
     """The copy of the active node's data.  (Nothing to do where no copies are configured.)"""
 
-    async def promote(self) -> None: ...
+    def stale_from(self, at: Moment) -> float:
+        """The boot-time second from which on it is too old for this node to serve with; infinite if it never is."""
 
-    async def demote(self) -> None: ...
+    async def promote(self) -> None:
+        """Make it what the PBX here may start on, and write.  Raises."""
 
-    async def renew(self) -> None: ...
+    async def hand(self, epoch: int) -> None:
+        """The PBX here is stopped: return when the other node has read all that is here.  Raises."""
+
+    async def demote(self) -> None:
+        """The PBX here is stopped and will not start: make it a copy again.  Raises."""
+
+    async def renew(self) -> None:
+        """Return when all of it has been read at the active node after now.  Raises."""
 
 
 class Severity(StrEnum):

@@ -10,12 +10,15 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from importlib.metadata import version
+from math import inf
 from pathlib import Path
 from typing import Any
 
 from understudy.adapters import dnswire
 from understudy.adapters.claims import CLAIMS
 from understudy.adapters.claims.dns import Place, resolve
+from understudy.adapters.copies import COPIES
+from understudy.adapters.copies.settings import CopySettings, OnStale
 from understudy.adapters.kind import Kind
 from understudy.adapters.names import NAMES, SeveralNames, Target
 from understudy.adapters.notify import NOTIFIERS
@@ -24,14 +27,18 @@ from understudy.adapters.peers.greeting import greets
 from understudy.adapters.probes import PROBES
 from understudy.adapters.services import SERVICES
 from understudy.config import load, schema
-from understudy.config.schema import Config
+from understudy.config.schema import Chosen, Config
 from understudy.config.values import is_ip
 from understudy.core.claim import Claim
 from understudy.core.observations import Order, PeerAnswer
 from understudy.core.policy import Policy
 from understudy.errors import ConfigError, Unreachable
-from understudy.ports import ClaimStore, Clock, Moment, Notifier, Probe, ServiceName
+from understudy.ports import ClaimStore, Clock, Copy, Moment, Notifier, Probe, ServiceName
+from understudy.runtime import copy_state
 from understudy.runtime.companions import Companion
+from understudy.runtime.copier import Copier, Managed
+from understudy.runtime.copies import Copies as CopierOrders
+from understudy.runtime.copy_state import ClassState
 from understudy.runtime.daemon import Node, Reports, Way
 from understudy.runtime.watch import Watch
 
@@ -44,6 +51,7 @@ FAMILIES: Mapping[str, Mapping[str, Kind[Any, Any]]] = {
     "claim": CLAIMS,
     "name": NAMES,
     "service": SERVICES,
+    "copies": COPIES,
     "notify": NOTIFIERS,
 }
 CATALOGUES: load.Catalogues = {
@@ -120,28 +128,117 @@ def build(config: Config, node: str, *, lenient: bool = False) -> Node:
     clock, reports = SystemClock(), Reports()
     policy = policy_of(config, node)
     peer = way_to(config, policy.peer, clock)
+    journal = config.journal.path
+    boot_id = _first_word(Path("/proc/sys/kernel/random/boot_id"))
+    copies = _copies(config, policy, boot_id, clock, peer, reports)
     glass = config.path.absolute().parent / GLASS
     return Node(
         policy=policy,
         clock=clock,
-        boot_id=_first_word(Path("/proc/sys/kernel/random/boot_id")),
+        boot_id=boot_id,
         store=_claim_store(config) if lenient else claim_store(config),
         name=_service_name(config) if lenient else service_name(config),
         service=SERVICES[config.service.kind].build(config.service.settings, report=reports),
         peer=peer,
-        copies=NoCopies(),
+        copies=copies or NoCopies(),
         probes=tuple(_probes(config)),
-        journal_path=config.journal.path,
+        journal_path=journal,
         journal_days=config.journal.keep / 86_400.0,
         glass=glass,
         start_within=float(getattr(config.service.settings, "start_within", 60.0)),
         reports=reports,
-        companions=lambda: (_watch(peer, glass), *_telling(config, node, glass)),
+        copies_file=_copies_file(config),
+        companions=lambda: (
+            *((copies,) if copies is not None else ()),
+            _watch(peer, glass, _copies_file(config)),
+            *_telling(config, node, glass),
+        ),
     )
 
 
-def _watch(peer: Way, glass: Path) -> Watch:
-    return Watch(peer=peer, version=lambda: version("understudy"), glass=glass.exists)
+def _copies(
+    config: Config, policy: Policy, boot_id: str, clock: Clock, peer: Way, report: Reports
+) -> CopierOrders | None:
+    """The agent's part of copying; nothing where something else copies the data."""
+    if not config.copies:
+        return None
+    return CopierOrders(
+        journal=config.journal.path,
+        boot_id=boot_id,
+        peer=policy.peer,
+        clock=clock,
+        refuses=any(_settings(each).on_stale is OnStale.REFUSE for each in config.copies.values()),
+        fetch=peer.fetch,
+        report=report,
+    )
+
+
+def _settings(chosen: Chosen) -> CopySettings:
+    settings: CopySettings = chosen.settings
+    return settings
+
+
+def copies_of(config: Config, node: str) -> dict[str, Copy]:
+    """Every class of data, at either end, by its name."""
+    return {
+        name: COPIES[chosen.kind].build(
+            name,
+            chosen.settings,
+            node=node,
+            folder=copy_state.store_place(config.journal.path) / name,
+        )
+        for name, chosen in config.copies.items()
+    }
+
+
+def copier_of(config: Config, node: Node, say: Callable[[str], None]) -> Copier:
+    """The process that pulls.  Raises ConfigError where there is nothing to copy, or no way to copy it."""
+    me, peer = node.policy.me, node.policy.peer
+    if not config.copies:
+        raise ConfigError(
+            [f"{config.path}: there is no [copies.NAME] table, so nothing is copied."]
+        )
+    reach = way_prefix(config, peer)
+    if not reach:
+        raise ConfigError(
+            [f"{config.path}: nodes.{peer} has no ssh, so nothing can be copied from it."]
+        )
+    return Copier(
+        [
+            Managed(copy, _first_state(name, config.copies[name]))
+            for name, copy in copies_of(config, me).items()
+        ],
+        journal=config.journal.path,
+        boot_id=node.boot_id,
+        reach=reach,
+        service=node.service,
+        clock=node.clock,
+        say=say,
+    )
+
+
+def _first_state(name: str, chosen: Chosen) -> ClassState:
+    settings = _settings(chosen)
+    return ClassState(
+        name=name,
+        kind=chosen.kind,
+        every=settings.every,
+        max_age=settings.max_age,
+        refuses=settings.on_stale is OnStale.REFUSE,
+    )
+
+
+def _watch(peer: Way, glass: Path, copies_file: Path | None) -> Watch:
+    return Watch(
+        peer=peer,
+        version=lambda: version("understudy"),
+        glass=glass.exists,
+        copies_file=copies_file,
+    )
+
+
+def _copies_file(config: Config) -> Path | None:
+    return copy_state.place(config.journal.path) if config.copies else None
 
 
 def notifiers(config: Config, node: str) -> tuple[Notifier, ...]:
@@ -234,7 +331,13 @@ class SystemClock:
 class NoCopies:
     """ports.Copies where something else copies the data."""
 
+    def stale_from(self, at: Moment) -> float:
+        return inf
+
     async def promote(self) -> None:
+        pass
+
+    async def hand(self, epoch: int) -> None:
         pass
 
     async def demote(self) -> None:
@@ -261,6 +364,9 @@ class NoPeer:
 
     async def wake(self) -> None:
         pass
+
+    async def fetch(self, epoch: int) -> None:
+        raise Unreachable(self._why)
 
     async def status(self) -> dict[str, Any]:
         raise Unreachable(self._why)

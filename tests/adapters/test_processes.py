@@ -96,6 +96,37 @@ def test_a_daemon_may_go_on_writing(tmp_path: Path) -> None:
     assert eventually((tmp_path / "done").exists)
 
 
+def test_output_of_any_length_goes_into_a_file_and_the_complaint_does_not(tmp_path: Path) -> None:
+    script = "head -c 3000000 /dev/zero | tr '\\0' x; echo end >&2; exit 3"
+    with (tmp_path / "out").open("w+b") as file:
+        file.write(b"before")
+        file.flush()
+        done = asyncio.run(run(("sh", "-c", script), within=10, into=file))
+        file.seek(0)
+        assert file.read() == b"before" + b"x" * 3_000_000
+    assert (done.code, done.out, done.err, done.cut) == (3, "", "end\n", False)
+    assert done.said == "end"
+
+
+def test_the_deadline_holds_for_who_writes_into_a_file(tmp_path: Path) -> None:
+    with (tmp_path / "out").open("w+b") as file:
+        with pytest.raises(Unanswered):
+            asyncio.run(run(("sh", "-c", "echo half; sleep 60"), within=0.3, into=file))
+        file.seek(0)
+        assert file.read() in (b"half\n", b"")
+
+
+def test_a_daemon_may_write_its_output_into_our_file(tmp_path: Path) -> None:
+    script = f"(sleep 0.3; echo late; touch {tmp_path}/done) & echo started; echo well >&2"
+    with (tmp_path / "out").open("w+b") as file:
+        argv = ("sh", "-c", script)
+        done = asyncio.run(run(argv, within=5, into=file, leaves_running=True))
+        assert (done.out, done.err) == ("", "well\n")
+        assert eventually((tmp_path / "done").exists)
+        file.seek(0)
+        assert file.read() == b"started\nlate\n"
+
+
 def lives(pid_file: Path) -> bool:
     try:
         stat = Path(f"/proc/{int(pid_file.read_text())}/stat").read_text()

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 
 from understudy.config.describe import Families
 from understudy.config.load import Catalogues
@@ -86,6 +87,12 @@ class Systemd:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Files:
+    paths: tuple[Path, ...] = setting("What is copied.", example=["/etc/asterisk/"])
+    every: Seconds = setting("How often.", default=Seconds(120.0))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Mail:
     to: tuple[str, ...] = setting("Who is told.", example=["ops@example.com"])
     password_file: SecretFile | None = setting("Its key.", default=None, example="/etc/mail.key")
@@ -109,6 +116,7 @@ FAMILIES: Families = {
     },
     "name": {"rfc2136": Member(Rfc2136, "Your own name server.")},
     "service": {"systemd": Member(Systemd, "A unit of systemd.")},
+    "copies": {"rsync": Member(Files, "Folders.")},
     "notify": {"mail": Member(Mail, "A mail."), "command": Member(Plugin, "A program.")},
 }
 CATALOGUES: Catalogues = {

@@ -12,6 +12,7 @@ import pytest
 
 from config.catalogues import CATALOGUES, FAMILIES
 from understudy.adapters.claims import CLAIMS
+from understudy.adapters.copies import COPIES
 from understudy.adapters.names import NAMES
 from understudy.adapters.notify import NOTIFIERS
 from understudy.adapters.probes import PROBES
@@ -27,6 +28,7 @@ REAL: describe.Families = {
     "claim": CLAIMS,
     "name": NAMES,
     "service": SERVICES,
+    "copies": COPIES,
     "notify": NOTIFIERS,
 }
 REAL_CATALOGUES: Catalogues = {

@@ -353,12 +353,11 @@ CASES: tuple[tuple[str, str, str, str], ...] = (
         '[notify.night]\nkind = "mail"\nto = ["a@b.example"]\ntimeout = "0s" # HERE\n\n[service]',
         'notify.night.timeout is "0s".  Write more than that',
     ),
-    # Tables that come in a later version.
     (
-        "copies",
+        "a copy of nothing",
         "[service]",
         '[copies.config] # HERE\nkind = "rsync"\n\n[service]',
-        "this version does not copy data yet.  Remove the [copies...] tables",
+        'copies.config.paths is missing.  Write e.g. paths = ["/etc/asterisk/"',
     ),
     # What must hold between settings.
     ("one node", NODE2, "", "nodes names 1 node.  Write two [nodes.NAME] tables"),

@@ -34,6 +34,7 @@ from understudy.core import claim as records
 from understudy.core import pace, when
 from understudy.core.actions import (
     AskPeer,
+    Demote,
     Fence,
     Point,
     Promote,
@@ -46,7 +47,17 @@ from understudy.core.actions import (
 from understudy.core.claim import Claim, How
 from understudy.core.evidence import absorb
 from understudy.core.model import NEVER, Lineage, Phase, Runbook, State, newborn
-from understudy.core.observations import NOTHING, Order, Pbx, PeerAnswer, Ready, Result, Seen, Verb
+from understudy.core.observations import (
+    NOTHING,
+    ClaimReading,
+    Order,
+    Pbx,
+    PeerAnswer,
+    Ready,
+    Result,
+    Seen,
+    Verb,
+)
 from understudy.core.policy import Agreement, Isolation, Policy
 from understudy.core.rules import RULES
 from understudy.core.runbooks import RUNBOOKS, OnFailure, Step
@@ -673,11 +684,10 @@ def test_T7_nobody_announces_while_a_declared_node_may_be_waiting() -> None:
 
 def test_H1_the_claim_is_handed_over_only_after_our_pbx_is_proved_stopped() -> None:
     steps = [entry.step for entry in RUNBOOKS[Runbook.HAND]]
+    assert steps.index(Step.STOP) < steps.index(Step.COPY) < steps.index(Step.HAND)
     assert steps.index(Step.STOP) < steps.index(Step.DEMOTE) < steps.index(Step.HAND)
     stop = next(entry for entry in RUNBOOKS[Runbook.HAND] if entry.step is Step.STOP)
-    hand = next(entry for entry in RUNBOOKS[Runbook.HAND] if entry.step is Step.HAND)
     assert stop.on_failure is OnFailure.FAIL
-    assert hand.guarded
     state = at(Phase.HANDING_OVER, claim(), runbook=Runbook.HAND, step=Step.DEMOTE)
     decision = decided(state, Seen(outcome=DONE))
     assert isinstance(decision.action, WriteClaim)
@@ -707,6 +717,76 @@ def test_H2_a_dead_pbx_is_handed_over_only_to_a_node_that_is_ready_for_this_epoc
     assert readiness(standby, POLICY, 5, NOW).ready is Ready.YES
     assert readiness(standby, POLICY, 6, NOW).ready is Ready.NO
     assert readiness(replace(standby, phase=Phase.OUTDATED), POLICY, 5, NOW).ready is Ready.NO
+
+
+def test_H1_an_announcement_of_the_node_that_gets_the_claim_is_in_nobodys_way() -> None:
+    known, announced = claim(), claim(announced=PEER)
+    handing = at(Phase.HANDING_OVER, known, runbook=Runbook.HAND, step=Step.HAND)
+    met = Seen(outcome=FAILED, claim=ClaimReading(asked_at=NOW, claim=announced))
+    decision = decided(handing, met)
+    assert isinstance(decision.action, WriteClaim)
+    assert decision.action.old == announced
+    assert (decision.action.new.node, decision.action.new.announced) == (PEER, "")
+    # Refused, or not answered: no reading came with it, and nothing is tried again and again.
+    assert decided(handing, Seen(outcome=FAILED)).state.phase is Phase.SILENT
+
+
+def test_a_switchover_whose_last_difference_was_not_read_is_none() -> None:
+    copying = at(Phase.HANDING_OVER, claim(), runbook=Runbook.HAND, step=Step.COPY)
+    ordered = decided(replace(copying, automatic=False), Seen(outcome=FAILED))
+    assert (ordered.state.phase, ordered.action) == (Phase.SILENT, None)
+    assert not isinstance(ordered.action, WriteClaim)
+    # But who cannot serve hands over all the same: what was not read stays here, and is kept.
+    dead = decided(replace(copying, automatic=True), Seen(outcome=FAILED))
+    assert (dead.state.phase, dead.action) == (Phase.HANDING_OVER, Demote())
+
+
+def test_a_copy_that_refuses_is_measured_to_the_last_sight_of_the_active_node() -> None:
+    def announces(stale_from: float) -> bool:
+        down = at(Phase.SUSPECTING, claim(PEER), theirs=Verdict.DOWN, down_since=NOW - LATE)
+        return decided(down, Seen(stale_from=stale_from)).action is not None
+
+    assert announces(
+        NOW - LATE + 1
+    )  # It became too old while patience ran: nobody could have copied more.
+    assert not announces(NOW - LATE)
+    assert not announces(NEVER)
+
+
+def test_a_take_needs_a_copy_that_is_fresh_enough_to_its_end() -> None:
+    spent = at(
+        Phase.SUSPECTING,
+        claim(PEER, announced=ME),
+        theirs=Verdict.DOWN,
+        down_since=NOW - POLICY.patience,
+        announced_at=NOW - POLICY.announce,
+        round_at=NOW,
+    )
+    assert decided(spent).state.phase is Phase.TAKING_OVER
+    assert decided(spent, Seen(stale_from=NEVER)).state.phase is Phase.SUSPECTING
+
+
+def test_a_person_may_accept_the_loss_that_a_stale_copy_means() -> None:
+    standby = at(Phase.STANDBY, claim(PEER))
+    plain = Order(id=1, verb=Verb.FAILOVER)
+    refused = decided(standby, Seen(order=plain, stale_from=NOW))
+    assert (row(refused), refused.action) == ("order-refused", None)
+    for order, runbook in (
+        (replace(plain, accept_loss=True), Runbook.ORDERED),
+        (replace(plain, accept_loss=True, accept_two_active=True), Runbook.FORCED),
+    ):
+        taken = decided(standby, Seen(order=order, stale_from=NOW))
+        assert (taken.state.phase, taken.state.runbook) == (Phase.TAKING_OVER, runbook)
+    forced = Seen(order=replace(plain, accept_two_active=True), stale_from=NOW)
+    assert decided(standby, forced).state.phase is Phase.STANDBY
+
+
+def test_a_node_with_a_stale_copy_is_not_ready() -> None:
+    standby = at(Phase.STANDBY, claim(PEER))
+    assert readiness(standby, POLICY, 5, NOW, stale_from=NOW + 1).ready is Ready.YES
+    answer = readiness(standby, POLICY, 5, NOW, stale_from=NOW)
+    assert answer.ready is Ready.NO
+    assert "too old" in answer.why
 
 
 def test_H3_an_ordered_failover_announces_then_fences_and_only_then_takes() -> None:

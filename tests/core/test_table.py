@@ -13,6 +13,7 @@ from understudy.core.decide import Decision, decide
 from understudy.core.model import NEVER, SERVING, Lineage, Phase, Runbook, State
 from understudy.core.observations import (
     NOTHING,
+    ClaimReading,
     Order,
     Outcome,
     Pbx,
@@ -130,7 +131,12 @@ def situations() -> Iterator[tuple[State, Seen]]:
                 continue
             state = at(phase, known, runbook=book, step=step, **proof)
             outcome = Outcome(result, "why") if result is not None else None
-            yield replace(state, lineage=lineage), Seen(outcome=outcome, busy=busy)
+            state = replace(state, lineage=lineage)
+            yield state, Seen(outcome=outcome, busy=busy)
+            yield replace(state, automatic=False), Seen(outcome=outcome, busy=busy)
+            if known is not None:
+                found = ClaimReading(asked_at=NOW, claim=known)
+                yield state, Seen(outcome=outcome, claim=found, busy=busy)
         if book is not None:
             for order, pbx in product(ORDERS, PBXS):
                 yield at(phase, known, runbook=book, step=step, **pbx), Seen(order=order)

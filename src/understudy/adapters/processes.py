@@ -44,6 +44,7 @@ async def run(
     limit: int = LIMIT,
     env: Mapping[str, str] | None = None,
     leaves_running: bool = False,
+    into: IO[bytes] | None = None,
 ) -> Finished:
     """Run `argv` (no shell) and return how it ended, `within` seconds.
 
@@ -52,10 +53,13 @@ async def run(
     not waited for, even if that holds its output open.  `leaves_running` says that this is its purpose (it starts a
     daemon): its output is then a file without a name, so that the daemon may go on writing.
 
+    With `into` it writes its standard output itself into that open file, without a bound; Finished.out is empty.  The
+    file's offset moves: seek before reading.
+
     Raises Unreachable when it cannot be started, Unanswered at the deadline.
     """
     with ExitStack() as stack:
-        running = _start(stack, argv, stdin, limit, env, leaves_running)
+        running = _start(stack, argv, stdin, limit, env, leaves_running, into)
         try:
             async with asyncio.timeout(within):
                 code = await _ended(running.process)
@@ -63,7 +67,8 @@ async def run(
             raise Unanswered(f"{Path(argv[0]).name} did not end within {within:g} s") from None
         finally:
             _kill(running.process)
-        out, err = running.out.text(), running.err.text()
+        out = running.out.text() if into is None else ""
+        err = running.err.text()
         return Finished(code=code, out=out, err=err, cut=running.out.cut or running.err.cut)
 
 
@@ -142,8 +147,11 @@ def _start(
     limit: int,
     env: Mapping[str, str] | None,
     leaves_running: bool,
+    into: IO[bytes] | None,
 ) -> _Running:
     files = _files(stack, 2 if leaves_running else 0)
+    out_file = into or (files[0] if leaves_running else None)
+    err_file = files[1] if leaves_running else None
     words: int | IO[bytes] = subprocess.DEVNULL
     if stdin:
         (words,) = _files(stack, 1)
@@ -155,20 +163,31 @@ def _start(
         process = subprocess.Popen(
             list(argv),
             stdin=words,
-            stdout=files[0] if leaves_running else subprocess.PIPE,
-            stderr=files[1] if leaves_running else subprocess.PIPE,
+            stdout=out_file or subprocess.PIPE,
+            stderr=err_file or subprocess.PIPE,
             env={**os.environ, "PATH": _path(), **(env or {}), "LC_ALL": "C"},
             start_new_session=True,
         )
     except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) else str(error)
         raise Unreachable(f"cannot run {argv[0]}: {why}") from error
-    if process.stdout is None or process.stderr is None:
-        return _Running(process=process, out=_File(files[0], limit), err=_File(files[1], limit))
-    out, err = _Pipe(process.stdout, limit), _Pipe(process.stderr, limit)
-    stack.callback(out.close)
-    stack.callback(err.close)
-    return _Running(process=process, out=out, err=err)
+    return _Running(
+        process=process,
+        out=_kept(stack, process.stdout, out_file, limit),
+        err=_kept(stack, process.stderr, err_file, limit),
+    )
+
+
+def _kept(
+    stack: ExitStack, pipe: IO[bytes] | None, file: IO[bytes] | None, limit: int
+) -> _Pipe | _File:
+    """One stream: through a pipe, unless it goes to a file."""
+    if file is not None:
+        return _File(file, limit)
+    assert pipe is not None
+    kept = _Pipe(pipe, limit)
+    stack.callback(kept.close)
+    return kept
 
 
 def _files(stack: ExitStack, count: int) -> list[IO[bytes]]:

@@ -14,9 +14,11 @@ from understudy.adapters.peers.door import (
     Ask,
     Examine,
     Fence,
+    Fetch,
     PlaceOrder,
     Request,
     Status,
+    Stream,
     Trial,
     Wake,
     parse_request,
@@ -24,8 +26,9 @@ from understudy.adapters.peers.door import (
 )
 from understudy.core.observations import Order, Pbx, PeerAnswer, Verb
 from understudy.errors import JournalError, NotStopped, Refused, UnderstudyError, told
+from understudy.runtime.copies import fetch_all
 from understudy.runtime.daemon import Node
-from understudy.runtime.door import fence_refusal, is_stopped, readiness
+from understudy.runtime.door import fence_refusal, is_stopped, readiness, source_refusal
 from understudy.runtime.journal_lock import agent_lock
 from understudy.runtime.journal_rows import OrderState
 
@@ -33,19 +36,30 @@ from .facts import gather, to_json
 from .notes import note
 from .session import Session, pass_session
 
+FETCH_WITHIN = 50.0  # Seconds; the asker's deadline is above it.
 MARGIN = 10.0  # Seconds that a fence may take beyond stop_within; the asker's deadline is above it.
 
 
-@click.command(context_settings={"ignore_unknown_options": True})
+# What follows the first word is never an option of ours.
+@click.command(context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False})
 @click.argument("words", nargs=-1, type=click.UNPROCESSED)
 @pass_session
 def answer(session: Session, words: tuple[str, ...]) -> int:
     """Answer the other node: for its SSH key's forced command, not for people."""
     line = os.environ.get("SSH_ORIGINAL_COMMAND") or " ".join(words)
+    request = None
     try:
-        said: dict[str, Any] | PeerAnswer = asyncio.run(_answer(session, parse_request(line)))
+        request = parse_request(line)
+        if isinstance(request, Stream):
+            return _stream(session, request)
+        said: dict[str, Any] | PeerAnswer = asyncio.run(_answer(session, request))
     except UnderstudyError as error:
-        click.echo(render_answer(Refused(told(error))))
+        if isinstance(request, Stream) and request.words[0] == "--server":
+            click.echo(
+                f"understudy: {told(error)}", err=True
+            )  # It would take JSON for its protocol.
+        else:
+            click.echo(render_answer(Refused(told(error))))
         return 1
     click.echo(render_answer(said))
     return 0
@@ -71,6 +85,37 @@ async def _answer(session: Session, request: Request) -> dict[str, Any] | PeerAn
             return await _examined(session)
         case Trial():
             return await _tried(session)
+        case Fetch(epoch=epoch):
+            await _fetch(node, epoch)
+            return {}
+        case Stream():
+            raise AssertionError("a stream is no JSON")
+
+
+def _stream(session: Session, request: Stream) -> int:
+    """Be the source of a class of data, if the claim says so at this moment."""
+    from understudy import wiring
+
+    node = session.node
+    copies = wiring.copies_of(session.config, node.policy.me)
+    if request.copy not in copies:
+        raise Refused(f"there is no [copies.{request.copy}] on {node.policy.me}")
+    facts = asyncio.run(gather(node, events=0))
+    refusal = source_refusal(facts.state, node.policy, facts.reading.claim, request.epoch)
+    if refusal:
+        raise Refused(refusal)
+    return copies[request.copy].serve(request.words)
+
+
+async def _fetch(node: Node, epoch: int) -> None:
+    """Return when every class has been read at the active node after now."""
+    facts = await gather(node, events=0)
+    why = readiness(facts.state, node.policy, epoch, facts.at.boot).why
+    if why:
+        raise Refused(why)
+    # The other node's callers wait; and before patience ends here, nobody must take over in the middle of it.
+    within = min(FETCH_WITHIN, node.policy.patience / 2)
+    await fetch_all(node.journal_path, node.clock, within)
 
 
 async def _examined(session: Session) -> dict[str, Any]:
@@ -92,7 +137,8 @@ async def _ready(node: Node, epoch: int) -> PeerAnswer:
     facts = await gather(node, events=0)
     if not facts.agent_is_alive:
         raise Refused(f"no agent runs on {node.policy.me}")
-    return readiness(facts.state, node.policy, epoch, facts.at.boot)
+    stale_from = node.copies.stale_from(facts.at)
+    return readiness(facts.state, node.policy, epoch, facts.at.boot, stale_from=stale_from)
 
 
 async def _fence(node: Node, name: str, epoch: int) -> None:

@@ -28,7 +28,7 @@ from understudy.runtime.protection import (
     wanted,
 )
 from understudy.runtime.status import Status
-from understudy.runtime.watch import LATE, disk_free, kept
+from understudy.runtime.watch import LATE, copies_of, disk_free, kept
 
 from .session import about
 
@@ -175,7 +175,7 @@ def protection(facts: Facts) -> Protection:
         by = wanted(policy, facts.claim, facts.extras.version)
         found += objections(Account(view=facts.view, extras=facts.extras), by)
     verdict = verdict_of(last, found, standby=standby, epoch=state.epoch, wall=at.wall)
-    return verdict if last is None else replace(verdict, looked=last.looked)
+    return verdict if last is None else replace(verdict, looked=last.looked, copies=last.copies)
 
 
 def to_json(facts: Facts) -> dict[str, Any]:
@@ -247,6 +247,7 @@ def _extras(node: Node, journal: Journalled, at: Moment) -> Extras:
         disk_free=disk_free(node.journal_path),
         journal_failing=node.noted_trouble(),
         glass=node.glass_is_broken(),
+        copies=copies_of(node.copies_file),
     )
 
 

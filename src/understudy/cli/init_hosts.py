@@ -211,13 +211,14 @@ def _table(flows: Sequence[Flow]) -> list[str]:
 
 def _next(config: Config) -> list[str]:
     first, second = config.pair.preferred, other_node(config, config.pair.preferred)
+    units = "understudy-guard understudy" + (" understudy-copier" if config.copies else "")
     return [
         "=== next",
         "",
         f"  understudy init --install             on {first}: what it must have itself",
         "  understudy init --output /root/hosts  what the other hosts must have, and how to bring it there",
         f"  understudy set-active {first:<15} who serves now; before any agent runs",
-        "  systemctl enable --now understudy-guard understudy   on both nodes",
+        f"  systemctl enable --now {units}   on both nodes",
         f"  understudy doctor                     on {first} or {second}: is anything missing?",
         "",
         "All of it again: understudy init; one host: understudy init --host cp1",

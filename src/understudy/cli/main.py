@@ -32,6 +32,7 @@ VERBS = {
     "resume": "record",
     "may-start": "may_start",
     "doctor": "doctor",
+    "copies": "copies",
     "answer": "answer",
     "guard": "guard",
     "simulate": "tools",
@@ -41,7 +42,7 @@ VERBS = {
 }
 
 # They look at the whole host, or stop the PBX when all else fails; all others work as the agent's user.
-OF_ROOT = {"init", "doctor", "guard"}
+OF_ROOT = {"init", "doctor", "guard", "copies"}
 
 
 class Verbs(click.Group):

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import click
 
-from understudy.core.model import Phase
+from understudy.core.model import SERVING, Phase
 from understudy.core.observations import Health
 from understudy.runtime.journal_rows import Event
 from understudy.runtime.protection import Protection
@@ -85,6 +85,7 @@ def _rows(facts: Facts, view: Status) -> Iterator[Row]:
     yield from _who(facts, view)
     yield from _here(facts, view)
     yield from _check_points(view)
+    yield from _copy(facts, protection(facts))
     yield from _times(view)
     label = "troubles"
     for each in view.troubles:
@@ -123,6 +124,29 @@ def _here(facts: Facts, view: Status) -> Iterator[Row]:
     runs = f"process {pid or 'unknown'}" if pid is not None else "no process now (cron?)"
     wrote = f", wrote {about(age)} ago" if age is not None else ", has never run"
     yield "agent", f"{runs}{wrote}", CRITICAL if view.agent.is_late else ""
+
+
+def _copy(facts: Facts, found: Protection) -> Iterator[Row]:
+    """What the standby would start with: by its own word here, else as it was last asked."""
+    own = facts.extras.copies
+    if own is None:
+        return
+    serving = facts.state.phase in SERVING
+    asked_ago = facts.at.wall - found.looked if serving else 0.0
+    label = "copy"
+    for each in found.copies if serving else own.classes:
+        age, wall = each.age(facts.at.wall), facts.at.wall
+        text = f"{each.name}: {f'{about(age)} old' if age is not None else 'never copied'}"
+        if each.busy:
+            text += f", {each.busy}"
+        if each.trouble:
+            text += f"; {each.trouble} (since {clock(each.trouble_since)})"
+        if serving:
+            text += f"; on {found.standby}, asked {about(asked_ago)} ago"
+        yield label, text, WARNING if each.is_stale(wall) else ""
+        label = ""
+    if label:
+        yield label, "nothing is known of it", WARNING
 
 
 def _check_points(view: Status) -> Iterator[Row]:

@@ -50,9 +50,15 @@ FAMILY_DOCS = {
     "name": "How the service name is moved to the active node.  Where several places answer for "
     "the name, write a [[name]] table for each.",
     "service": "The PBX of this machine, and what runs beside it on the active node alone.",
+    "copies": "The data that the standby keeps a copy of, in classes: a table for each.  May be left out "
+    "where something else copies it.",
     "notify": "Who is told what happens, and how.  May be left out; write as many tables as there are ways.",
 }
-NAMED = {"checkpoints": "[checkpoints.NAME]", "notify": "[notify.NAME]"}
+NAMED = {
+    "checkpoints": "[checkpoints.NAME]",
+    "copies": "[copies.NAME]",
+    "notify": "[notify.NAME]",
+}
 TYPES = {
     "duration": 'whole numbers with a unit each: `"250ms"`, `"60s"`, `"5m"`, `"1h30m"`, `"90d"`; '
     "never a bare number",
@@ -98,6 +104,7 @@ def _sample(families: Families) -> Iterator[str]:
         yield from _sample_family("checkpoints", f"checkpoints.{name}", kinds, given, number == 0)
     for family in ("claim", "name", "service"):
         yield from _sample_family(family, family, families[family], {}, True)
+    yield from _sample_family("copies", "copies.config", families["copies"], {}, True)
     told = families["notify"]
     yield from _sample_family("notify", f"notify.{next(iter(told))}", told, {}, True)
     yield from _sample_table("journal", JournalSettings)

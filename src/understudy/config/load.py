@@ -20,17 +20,14 @@ from understudy.config.schema import (
 from understudy.errors import ConfigError
 
 Catalogues = Mapping[str, Mapping[str, type]]
-"""By family ("checkpoints", "claim", "name", "service", "notify") and kind: the adapter's own settings."""
+"""By family ("checkpoints", "claim", "name", "service", "copies", "notify") and kind: the adapter's own settings."""
 
 SECTIONS = (
-    *("pair", "nodes", "detection", "checkpoints", "claim", "name", "service", "notify"),
+    *("pair", "nodes", "detection", "checkpoints", "claim", "name", "service", "copies", "notify"),
     "journal",
 )
-NAMED = ("checkpoints", "notify")  # Families of which a pair may have several: [checkpoints.cp1].
-LATER = {
-    "copies": "this version does not copy data yet.  Remove the [copies...] tables, and let what "
-    "copies the data today go on doing so",
-}
+# Families of which a pair may have several: [checkpoints.cp1].
+NAMED = ("checkpoints", "copies", "notify")
 NAME = re.compile(r"[a-z0-9](?:[a-z0-9-]{0,30}[a-z0-9])?")
 
 
@@ -120,14 +117,13 @@ class _Reader:
             service=self._chosen("service", document.get("service"), ("service",)),
             journal=self._section(JournalSettings, document, "journal"),
             path=path,
+            copies=self._named(None, document, "copies") if "copies" in document else {},
             notify=self._named(None, document, "notify") if "notify" in document else {},
         )
 
     def _unknown_sections(self, document: dict[str, Any]) -> None:
         for key in document:
-            if key in LATER:
-                self._whole((key,), f"[{key}]: {LATER[key]}.")
-            elif key not in SECTIONS:
+            if key not in SECTIONS:
                 what = "table" if isinstance(document[key], dict | list) else "setting"
                 tables = ", ".join(SECTIONS)
                 hint = findings.did_you_mean(key, SECTIONS) or self._elsewhere(key)

@@ -252,6 +252,18 @@ def _zone_holds_the_service_name(config: Config) -> Iterator[Finding]:
             )
 
 
+def _values_name_nodes(config: Config) -> Iterator[Finding]:
+    for name, chosen in config.copies.items():
+        for value in getattr(chosen.settings, "values", ()):
+            if value.node not in config.nodes:
+                right = f"Write {_either([values.text(node) for node in config.nodes])}"
+                yield Finding(
+                    ("copies", name, "node_values"),
+                    f"has a value for {values.text(value.node)}, which is no node.  {right}."
+                    + did_you_mean(value.node, config.nodes),
+                )
+
+
 def _claim_has_a_server(config: Config) -> Iterator[Finding]:
     """A claim in DNS takes from [name] what it does not say itself."""
     if config.claim.kind != "dns":
@@ -367,6 +379,8 @@ def _tables(config: Config) -> Iterator[tuple[Path, Any]]:
     yield ("service",), config.service.settings
     for name, chosen in config.checkpoints.items():
         yield ("checkpoints", name), chosen.settings
+    for name, chosen in config.copies.items():
+        yield ("copies", name), chosen.settings
     for name, chosen in config.notify.items():
         yield ("notify", name), chosen.settings
     for path, chosen in _names(config):
@@ -417,13 +431,14 @@ CHECKS: tuple[tuple[tuple[str, ...], Check], ...] = (
     (("checkpoints",), _enough_check_points),
     (("nodes", "checkpoints"), _check_points_differ),
     (
-        ("detection", "journal", "claim", "service", "checkpoints", "name", "notify"),
+        ("detection", "journal", "claim", "service", "checkpoints", "name", "copies", "notify"),
         _times_are_not_zero,
     ),
     (("detection",), _interval_is_a_second),
     (("detection", "checkpoints", "claim", "service"), _sums_hold),
     (("pair", "name"), _zone_holds_the_service_name),
     (("claim", "name"), _claim_has_a_server),
+    (("nodes", "copies"), _values_name_nodes),
     (("nodes", "name"), _record_fits_the_nodes),
 )
 

@@ -132,6 +132,7 @@ class Config:
     service: Chosen
     journal: JournalSettings
     path: Path  # Of the file.
+    copies: Mapping[str, Chosen] = field(default_factory=dict)  # Something else may copy the data.
     notify: Mapping[str, Chosen] = field(default_factory=dict)  # Nobody need be told.
     notes: tuple[str, ...] = ()  # What is allowed, and worth knowing: `file:line: sentence`.
 

@@ -89,6 +89,13 @@ class WakePeer:
 
 
 @dataclass(frozen=True, slots=True)
+class CopyRest:
+    """Our PBX is stopped: have the other node read what it has not copied yet."""
+
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
 class Renew:
     """Renew our copy from the active node."""
 
@@ -107,5 +114,6 @@ Action = (
     | ShutOff
     | AskPeer
     | WakePeer
+    | CopyRest
     | Renew
 )

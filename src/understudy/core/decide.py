@@ -6,6 +6,7 @@ from . import claim as records
 from .actions import (
     Action,
     AskPeer,
+    CopyRest,
     Demote,
     Fence,
     Point,
@@ -130,6 +131,8 @@ def _action(f: Facts) -> Action:
             return Point(claim)
         case Step.ASK:
             return AskPeer(claim.epoch)
+        case Step.COPY:
+            return CopyRest(claim.epoch)
         case Step.HAND:
             return WriteClaim(claim, records.hand(claim, peer, settle=settle))
         case Step.RETURN:

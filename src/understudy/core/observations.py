@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from math import inf
 
 from .claim import Claim
 
@@ -122,6 +123,9 @@ class Seen:
     pointed: int | None = None  # The name was led here, for the claim of this epoch.
     busy: bool = False  # An action is running.
     break_glass: bool = False  # A person started the PBX with everything of ours broken.
+    stale_from: float = (
+        inf  # From this instant on our copy is too old to serve with (on_stale = "refuse").
+    )
     started: bool = False  # S2: this process has just started.
     booted: bool = False  # The machine has booted since the last decision.
     voided: str = (

@@ -22,6 +22,7 @@ class Step(StrEnum):
     VERIFY = "verify"
     ASK = "ask"
     STOP = "stop"
+    COPY = "copy"
     HAND = "hand"
     RETURN = "return"
     WAKE = "wake"
@@ -38,6 +39,7 @@ NEED_THE_CLAIM = frozenset(
         Step.SERVE,
         Step.POINT,
         Step.ASK,
+        Step.COPY,
         Step.HAND,
         Step.RETURN,
     }
@@ -90,8 +92,13 @@ RUNBOOKS: Mapping[Runbook, tuple[Entry, ...]] = {
     Runbook.HAND: (
         Entry(Step.ASK),  # Before anything stops: the other node must be ready (H2).
         Entry(Step.STOP),
+        Entry(
+            Step.COPY
+        ),  # Nothing changes here any more: the other node reads the last difference.
         Entry(Step.DEMOTE),
-        Entry(Step.HAND, guarded=True),  # Only with our own PBX proved stopped (H1).
+        # Only with our own PBX proved stopped (H1).  The write itself has the whole record as its prerequisite, and
+        # an announcement of the node that it goes to is no reason against it.
+        Entry(Step.HAND),
         Entry(Step.WAKE, OnFailure.SKIP),  # It would see it by itself, some seconds later.
     ),
     Runbook.STOP: (

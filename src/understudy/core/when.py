@@ -365,6 +365,7 @@ def announcing_is_due(f: Facts) -> bool:
         and peer_is_down(f)
         and claim_is_fresh_enough(f)
         and f.now - f.evidence.down_since >= _announcing_begins(claim, policy)
+        and not copy_is_stale(f)
         and not f.seen.busy
     )
 
@@ -391,6 +392,7 @@ def patience_is_spent(f: Facts) -> bool:
         and f.now - evidence.down_since >= policy.patience
         and evidence.round_at - evidence.announced_at >= policy.announce
         and f.now - evidence.round_at <= policy.late
+        and not copy_is_stale(f)
         and not f.seen.busy
     )
 
@@ -398,13 +400,24 @@ def patience_is_spent(f: Facts) -> bool:
 # Orders
 
 
+def copy_is_stale(f: Facts) -> bool:
+    """A class of data that refuses is too old.  Measured to the last moment at which the other node was not down.
+
+    What happened there after that, no copy could have: patience must not make a good copy stale.
+    """
+    down_since = f.evidence.down_since
+    return (f.now if down_since == NEVER else down_since) >= f.seen.stale_from
+
+
 def failover_is_ordered(f: Facts) -> bool:
-    return _ordered(f, Verb.FAILOVER) is not None and _may_be_taken_by_order(f)
+    order = _ordered(f, Verb.FAILOVER)
+    may = order is not None and (order.accept_loss or not copy_is_stale(f))
+    return may and _may_be_taken_by_order(f)
 
 
 def failover_is_forced(f: Facts) -> bool:
     order = _ordered(f, Verb.FAILOVER)
-    return order is not None and order.accept_two_active and _may_be_taken_by_order(f)
+    return order is not None and order.accept_two_active and failover_is_ordered(f)
 
 
 def loss_is_accepted(f: Facts) -> bool:
@@ -569,6 +582,27 @@ def stop_failed(f: Facts) -> bool:
     return step_is(f, Step.STOP) and _failed(f)
 
 
+def copy_failed(f: Facts) -> bool:
+    return step_is(f, Step.COPY) and _failed(f)
+
+
+def copy_failed_of_a_dead_pbx(f: Facts) -> bool:
+    return copy_failed(f) and f.state.automatic
+
+
+def hand_met_an_announcement(f: Facts) -> bool:
+    """The write found that the other node had announced meanwhile: it saw us stopped, as we are."""
+    reading = f.seen.claim
+    return (
+        step_is(f, Step.HAND)
+        and _failed(f)
+        and reading is not None
+        and reading.claim is not None
+        and reading.claim.node == f.policy.me
+        and reading.claim.announced == f.policy.peer
+    )
+
+
 def hand_failed(f: Facts) -> bool:
     outcome = f.seen.outcome
     failed = outcome is not None and outcome.result is not Result.DONE
@@ -608,12 +642,15 @@ def they_hold_it_unhanded(f: Facts) -> bool:
     return claim_is_theirs(f) and not (handed and step_is(f, Step.HAND, Step.WAKE))
 
 
+_QUIET = (
+    *(Step.ANNOUNCE, Step.CLAIM, Step.FENCE, Step.PROMOTE),
+    *(Step.COPY, Step.DEMOTE, Step.HAND, Step.WAKE),
+)
+
+
 def pbx_may_run_unproved(f: Facts) -> bool:
     """S1 while the PBX starts or has yet to stop."""
-    quiet = step_is(
-        f, Step.ANNOUNCE, Step.CLAIM, Step.FENCE, Step.PROMOTE, Step.DEMOTE, Step.HAND, Step.WAKE
-    )
-    return not quiet and we_must_stop(f)
+    return not step_is(f, *_QUIET) and we_must_stop(f)
 
 
 def _failed(f: Facts) -> bool:

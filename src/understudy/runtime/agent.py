@@ -199,6 +199,7 @@ class Agent:
             order=order,
             busy=self._running is not None or at.boot < self._rest_until,
             break_glass=self.broken_glass(),
+            stale_from=self.world.copies.stale_from(at),
             **new,
         )
         decision = turns.tick(self.journal, seen, at, self.policy)

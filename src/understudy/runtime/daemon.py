@@ -68,6 +68,9 @@ class Way(Peer, Protocol):
 
     async def status(self) -> dict[str, Any]: ...
 
+    async def fetch(self, epoch: int) -> None:
+        """Have it read all of our data, which does not change any more.  Raises."""
+
 
 @dataclass(slots=True)
 class Scratch:
@@ -93,6 +96,9 @@ class Node:
     journal_days: float
     glass: Path  # Break-glass: a person runs the PBX whatever the claim says, while this exists.
     start_within: float = 60.0  # Seconds.
+    copies_file: Path | None = (
+        None  # Where the copier says how the copy is; None: there is nothing to copy.
+    )
     reports: Reports = field(default_factory=Reports)
     companions: Callable[[], Sequence[Companion]] = tuple  # Made for who is the agent.
 

@@ -28,7 +28,7 @@ GONE = (Pbx.STOPPED, Pbx.DEAD)
 QUIET = frozenset(
     {
         *(Step.ANNOUNCE, Step.CLAIM, Step.FENCE, Step.PROMOTE),
-        *(Step.DEMOTE, Step.HAND, Step.RETURN, Step.WAKE),
+        *(Step.COPY, Step.DEMOTE, Step.HAND, Step.RETURN, Step.WAKE),
     }
 )
 

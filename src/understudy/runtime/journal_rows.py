@@ -12,6 +12,7 @@ from typing import Any
 from understudy.core.actions import (
     Action,
     AskPeer,
+    CopyRest,
     Demote,
     Fence,
     Point,
@@ -244,6 +245,7 @@ _PLAIN: dict[type[Any], str] = {
     Stop: "stop the PBX and prove it stopped",
     ShutOff: "shut SIP off on this machine",
     WakePeer: "tell the other node that the claim has news",
+    CopyRest: "let the other node read the last of our data",
     Renew: "renew our copy from the active node",
 }
 

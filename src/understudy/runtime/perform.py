@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from understudy.core.actions import (
     Action,
     AskPeer,
+    CopyRest,
     Demote,
     Fence,
     Point,
@@ -119,6 +120,8 @@ async def _do(world: World, action: Action) -> Performed:
             await world.service.shut_off()
         case WakePeer():
             await world.peer.wake()
+        case CopyRest(epoch):
+            await world.copies.hand(epoch)
         case Renew():
             await world.copies.renew()
     return Performed(Outcome(Result.DONE))

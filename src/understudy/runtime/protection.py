@@ -16,6 +16,7 @@ from understudy.core.observations import Health, Pbx
 from understudy.core.policy import Policy
 
 from . import statecodec
+from .copy_state import ClassState, CopyState
 from .door import WILLING
 from .status import Code, Status
 from .waiting import clock, facts_of, span
@@ -45,6 +46,7 @@ class Extras:
     disk_free: int | None = None  # Bytes that the agent may still write where its journal is.
     journal_failing: str = ""  # Why the living agent cannot write its journal.
     glass: bool = False  # A person runs the PBX there whatever the claim says.
+    copies: CopyState | None = None  # None: no class of data is configured.
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,6 +85,7 @@ class Protection:
     reasons: tuple[str, ...] = ()
     known: bool = True  # Else it was looked at once, and not found well.
     doubted: bool = False  # What the last look found has yet to be found again.
+    copies: tuple[ClassState, ...] = ()  # What the standby holds, as it said then.
 
 
 def account_of(answer: Mapping[str, Any]) -> Account:
@@ -113,7 +116,7 @@ def objections(account: Account, by: Wanted) -> list[Reason]:
     agent = list(_agent(account, by))
     # What an agent that does not live has left behind is old.
     old = () if agent else (_phase, _claim, _check_points, _pbx)
-    looks = (*old, _same, _disk, _clock, _glass)
+    looks = (*old, _same, _disk, _clock, _glass, _copy)
     return agent + [reason for look in looks for reason in look(account, by)]
 
 
@@ -338,6 +341,25 @@ def _clock(account: Account, by: Wanted) -> _Found:
     where = "ahead of" if said > answered else "behind"
     text = f"{account.view.node}'s clock is {span(off)} {where} {by.me}'s: timedatectl on both"
     yield Reason(text=text, certain=False)
+
+
+def _copy(account: Account, by: Wanted) -> _Found:
+    """The data that it would start with."""
+    copies, node, there = account.extras.copies, account.view.node, _there(account, by)
+    if copies is None:
+        return
+    wall = account.extras.wall
+    if copies.is_silent(wall):
+        since = f" for {span(wall - copies.written)}" if copies.written else ""
+        text = f"no copier is at work on {node}{since}: systemctl start understudy-copier {there}"
+        yield Reason(text=text, certain=False)
+    for each in copies.classes:
+        if not each.is_stale(wall):
+            continue
+        age = each.age(wall)
+        what = "was never copied" if age is None else f"is a copy {span(age)} old"
+        why = f": {each.trouble}" if each.trouble else ""
+        yield Reason(text=f"{each.name} on {node} {what}{why}", certain=False)
 
 
 def _glass(account: Account, by: Wanted) -> _Found:

@@ -32,5 +32,10 @@ def tick(journal: Journal, seen: Seen, at: Moment, policy: Policy) -> Decision:
         if decision.action is not None or decision.rule is None:
             return decision
         order = seen.order if decision.order is None else None
-        seen = Seen(order=order, busy=seen.busy, break_glass=seen.break_glass)
+        seen = Seen(
+            order=order,
+            busy=seen.busy,
+            break_glass=seen.break_glass,
+            stale_from=seen.stale_from,
+        )
     raise AssertionError(f"no end of decisions in {journal.state}")

@@ -14,9 +14,10 @@ from typing import Any, Protocol
 from understudy.core.model import SERVING, Phase
 from understudy.errors import AdapterError, JournalError, told
 
+from . import copy_state, readings, statecodec
 from . import journal_pen as pens
-from . import readings, statecodec
 from .companions import Beside
+from .copy_state import ClassState, CopyState
 from .journal import SqliteJournal
 from .protection import (
     Account,
@@ -61,6 +62,16 @@ def kept(journal: SqliteJournal) -> Protection | None:
         return None  # Another version's.
 
 
+def copies_of(file: Path | None) -> CopyState | None:
+    """What the copier here has written; None where nothing is to be copied."""
+    if file is None:
+        return None
+    try:
+        return copy_state.read(file) or CopyState()
+    except JournalError:
+        return CopyState()  # Another version's, or unreadable: as if none had ever run.
+
+
 def disk_free(journal: Path) -> int | None:
     """Bytes that the agent's user may still write; None if that cannot be told."""
     try:
@@ -77,9 +88,15 @@ class Watch:
     name = "the watch over the standby"
 
     def __init__(
-        self, *, peer: Asked, version: Callable[[], str], glass: Callable[[], bool]
+        self,
+        *,
+        peer: Asked,
+        version: Callable[[], str],
+        glass: Callable[[], bool],
+        copies_file: Path | None = None,
     ) -> None:
-        self._peer, self._glass = peer, glass
+        self._peer, self._glass, self._copies_file = peer, glass, copies_file
+        self._copies: tuple[ClassState, ...] = ()
         self._find_version = version
         self._last: Protection | None = None
         self._is_loaded = False
@@ -125,6 +142,7 @@ class Watch:
 
     async def _look(self, beside: Beside) -> None:
         self._load(beside)
+        self._copies = ()
         serving = beside.state().phase in SERVING
         if serving and beside.state().evidence.claim is None:
             return  # Read again in a moment: who is the standby, and of what, is not known.
@@ -139,6 +157,7 @@ class Watch:
             epoch=state.epoch,
             wall=at.wall,
         )
+        after = replace(after, copies=self._copies)
         said = news(self._last, after) if serving else ""
         self._keep(beside, after)
         if said:
@@ -165,6 +184,7 @@ class Watch:
         if account.view.node != policy.peer:
             text = f"the way to {policy.peer} leads to {account.view.node}: see nodes.{policy.peer}.ssh"
             return [Reason(text=text)]
+        self._copies = account.extras.copies.classes if account.extras.copies is not None else ()
         claim = beside.state().evidence.claim
         by = wanted(policy, claim, self._version, (sent.wall, answered))
         return objections(account, replace(by, active=policy.me))
@@ -182,6 +202,7 @@ class Watch:
             disk_free=disk_free(journal.path),
             journal_failing=journal.failure,
             glass=self._glass(),
+            copies=copies_of(self._copies_file),
         )
         by = wanted(policy, beside.state().evidence.claim, self._version)
         return objections(Account(view=view, extras=extras), by)
@@ -196,7 +217,8 @@ class Watch:
 
     def _keep(self, beside: Beside, after: Protection) -> None:
         last, self._last = self._last, after
-        changed = last is None or replace(after, looked=last.looked) != last
+        same = None if last is None else replace(after, looked=last.looked, copies=last.copies)
+        changed = same is None or same != last
         beside.journal.keep(partial(pens.keep, KEY, statecodec.dumps(after)), full=changed)
 
 

@@ -4,6 +4,7 @@ docs/reference/stories.md explains them.
 """
 
 from dataclasses import replace
+from math import inf
 
 from understudy.config.durations import parse
 from understudy.core import claim as records
@@ -39,7 +40,7 @@ def obey(stage: Stage, command: str) -> None:
             _expect(stage, words)
         case ["pbx", _, *_] | ["dialplan", *_]:
             _touch_pbx(stage, words)
-        case ["power" | "agent" | "crash" | "freeze" | "clock" | "glass", *_]:
+        case ["power" | "agent" | "crash" | "freeze" | "clock" | "glass" | "copy", *_]:
             _touch_machine(stage, words)
         case ["cut" | "isolate" | "heal" | "loss", *_]:
             _touch_network(stage, words)
@@ -101,6 +102,13 @@ def _touch_machine(stage: Stage, words: list[str]) -> None:
                 machine.crash_after = _step(step)
         case ["crash", node, "before", "recording", step]:
             _machine(stage, node).crash_recording = _step(step)
+        case ["copy", node, "is", "too", "old"]:
+            machine = _machine(stage, node)
+            machine.copies.stale_since = machine.now().boot
+        case ["copy", node, "is", "fresh"]:
+            _machine(stage, node).copies.stale_since = inf
+        case ["copy", node, ("can" | "cannot") as can, "be", "read"]:
+            _machine(stage, node).copies.cannot_be_read = can == "cannot"
         case ["glass", node, "is", "broken"]:
             _machine(stage, node).glass_broken = True
         case ["glass", node, "is", "mended"]:

@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from math import inf
 
 from understudy.core import pace
 from understudy.core.claim import Claim, first
@@ -283,7 +284,9 @@ class FakePeer:
     async def ask(self, epoch: int) -> PeerAnswer:
         asked_at = self.machine.now().boot
         agent = self._reach()
-        answer = readiness(agent.state, agent.policy, epoch, self.other.now().boot)
+        stale_from = self.other.copies.stale_since
+        now = self.other.now().boot
+        answer = readiness(agent.state, agent.policy, epoch, now, stale_from=stale_from)
         return replace(answer, asked_at=asked_at)
 
     async def fence(self, node: str, epoch: int, *, hurry: bool) -> None:
@@ -331,9 +334,18 @@ class FakeCopies:
     def __init__(self) -> None:
         self.broken = False
         self.renewing_takes = 0.0
+        self.cannot_be_read = False  # By the other node.
+        self.stale_since = inf  # Boot-time seconds.
+
+    def stale_from(self, at: Moment) -> float:
+        return self.stale_since
 
     async def promote(self) -> None:
         self._work()
+
+    async def hand(self, epoch: int) -> None:
+        if self.cannot_be_read:
+            raise Unreachable("the other node could not read it all")
 
     async def demote(self) -> None:
         self._work()

@@ -12,6 +12,8 @@ nodes are on one machine the line is the last arguments of `understudy --node OT
     status              {"ok": true, ...}
     doctor              {"ok": true, ...}: what the far side finds on itself
     trial               {"ok": true, "findings": [...]}: whether it can tell anybody anything
+    fetch EPOCH         {"ok": true}: every class of data has been read here since; our PBX is stopped
+    copy NAME EPOCH ... what that class's kind of copy has agreed upon; not JSON
     any, refused        {"ok": false, "why": "..."}
 """
 
@@ -69,7 +71,23 @@ class Trial:
     """Send a test message by every way that you have."""
 
 
-Request = Ask | Fence | PlaceOrder | Wake | Status | Examine | Trial
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fetch:
+    """Read at the asker, who holds the claim in `epoch`, whatever you have not copied yet."""
+
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stream:
+    """Be the source of a class of data.  `words` are for its kind of copy."""
+
+    copy: str
+    epoch: int
+    words: tuple[str, ...]
+
+
+Request = Ask | Fence | PlaceOrder | Wake | Status | Examine | Trial | Fetch | Stream
 
 
 def parse_request(line: str) -> Request:
@@ -92,9 +110,15 @@ def parse_request(line: str) -> Request:
             return Examine()
         case ["trial"]:
             return Trial()
+        case ["fetch", epoch]:
+            return Fetch(epoch=_epoch(epoch))
+        case ["copy", words] if words.count(" ") >= 2:
+            name, epoch, rest = words.split(" ", 2)
+            return Stream(copy=_node(name), epoch=_epoch(epoch), words=tuple(rest.split(" ")))
     raise Refused(
         f"not a request: {line[:60]!r}",
-        hint="One of: ask EPOCH, fence NODE EPOCH, order JSON, wake, status, doctor, trial.",
+        hint="One of: ask EPOCH, fence NODE EPOCH, order JSON, wake, status, doctor, trial, fetch EPOCH, "
+        "copy NAME EPOCH ...",
     )
 
 
@@ -115,6 +139,10 @@ def render_request(request: Request) -> str:
             return "doctor"
         case Trial():
             return "trial"
+        case Fetch(epoch=epoch):
+            return f"fetch {epoch}"
+        case Stream(copy=name, epoch=epoch, words=words):
+            return " ".join(("copy", name, str(epoch), *words))
 
 
 def render_answer(answer: Mapping[str, Any] | PeerAnswer | Refused) -> str:
@@ -184,6 +212,7 @@ class Timeouts:
     status: float = 15.0
     doctor: float = 60.0  # Its own deadline is shorter: doctor.examine.WITHIN.
     trial: float = 80.0  # The same: doctor.mail.WITHIN.
+    fetch: float = 60.0  # Nobody serves meanwhile.
 
 
 class Door:
@@ -252,6 +281,10 @@ class Door:
         """Raises Unreachable, Denied."""
         return await self._question(Trial(), self._timeouts.trial)
 
+    async def fetch(self, epoch: int) -> None:
+        """Raises Unreachable, Denied."""
+        await self._question(Fetch(epoch=epoch), self._timeouts.fetch)
+
     async def _question(self, request: Request, within: float) -> dict[str, Any]:
         """For what changes nothing: whatever goes wrong, it could not be asked."""
         try:
@@ -265,34 +298,36 @@ class Door:
             done = await run((*self._prefix, *line.split(" ", 1)), within=within)
         except Unanswered as error:
             raise Unanswered(f"{self.node} gave no answer within {within:g} s") from error
-        answer = self._read(done)
-        if answer["ok"] is not True:
-            raise Denied(
-                f"{self.node} refuses: {_short(str(answer.get('why', 'no reason given')))}"
-            )
-        if done.code != 0:
-            raise Unanswered(f"{self.node} answered, then failed: {_complaint(done)}")
-        return answer
+        return answer_of(self.node, done)
 
-    def _read(self, done: Finished) -> dict[str, Any]:
-        if done.cut:
-            raise Unanswered(
-                f"{self.node} answered more than {LIMIT // 1024} KiB: that is no agent"
-            )
-        if not done.out.strip() and done.code != 0:
-            if _NOT_CONNECTED.search(done.err):
-                raise Unreachable(f"{self.node} cannot be reached: {_complaint(done)}")
-            raise Unanswered(f"{self.node} gave no answer: {_complaint(done)}")
-        try:
-            answer = json.loads(done.out)
-        except (ValueError, RecursionError):
-            answer = None
-        if isinstance(answer, dict) and isinstance(answer.get("ok"), bool):
-            return answer
-        raise Unanswered(
-            f"{self.node} answered no JSON object but {_short(done.out) or 'nothing'}",
-            hint="Is `understudy answer` the forced command there, and does its shell keep quiet?",
-        )
+
+def answer_of(node: str, done: Finished) -> dict[str, Any]:
+    """What the far side said.  Raises Denied when it refuses, Unreachable when it was not asked, else Unanswered."""
+    answer = _read(node, done)
+    if answer["ok"] is not True:
+        raise Denied(f"{node} refuses: {_short(str(answer.get('why', 'no reason given')))}")
+    if done.code != 0:
+        raise Unanswered(f"{node} answered, then failed: {_complaint(done)}")
+    return answer
+
+
+def _read(node: str, done: Finished) -> dict[str, Any]:
+    if done.cut:
+        raise Unanswered(f"{node} answered more than {LIMIT // 1024} KiB: that is no agent")
+    if not done.out.strip() and done.code != 0:
+        if _NOT_CONNECTED.search(done.err):
+            raise Unreachable(f"{node} cannot be reached: {_complaint(done)}")
+        raise Unanswered(f"{node} gave no answer: {_complaint(done)}")
+    try:
+        answer = json.loads(done.out)
+    except (ValueError, RecursionError):
+        answer = None
+    if isinstance(answer, dict) and isinstance(answer.get("ok"), bool):
+        return answer
+    raise Unanswered(
+        f"{node} answered no JSON object but {_short(done.out) or 'nothing'}",
+        hint="Is `understudy answer` the forced command there, and does its shell keep quiet?",
+    )
 
 
 # What ssh(1) says when it gave up before the other side had read our line.

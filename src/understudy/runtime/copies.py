@@ -1,0 +1,209 @@
+"""The agent's side of the copy: what the copier may do, and what promote and renew mean for files.
+
+A runtime.companions.Companion and a ports.Copies.  The copier (runtime.copier) is a process of its own; the two talk
+through files beside the journal, so either may die and come back at any moment.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from math import inf
+from pathlib import Path
+
+from understudy.core.model import Phase
+from understudy.errors import AdapterError, Denied, JournalError, Unreachable, told
+from understudy.ports import Clock, Moment
+
+from . import copy_state
+from .companions import Beside
+from .copy_state import ClassState, CopyState, Role
+from .put_lock import put_lock
+from .waiting import span
+
+LOOK = 0.5  # Seconds between two looks at the phase.
+LOCK_WITHIN = 10.0  # Seconds that a copier may take to let go: it looks at its role each 0.2 s.
+NO_COPIER = 5.0  # Seconds that one may take to begin.
+NEWS = 0.1  # Seconds between two looks at what the copier has done.
+PULLING = frozenset({Phase.STANDBY, Phase.SUSPECTING})
+
+
+class Copies:
+    def __init__(
+        self,
+        *,
+        journal: Path,
+        boot_id: str,
+        peer: str,
+        clock: Clock,
+        refuses: bool,
+        fetch: Callable[[int], Awaitable[None]],
+        report: Callable[[str], None],
+    ) -> None:
+        """`journal` is where the agent's is; `refuses`: some class has on_stale = "refuse".
+
+        `fetch` has the other node read all that is here, for an epoch.
+        """
+        self._peer, self._clock, self._report = peer, clock, report
+        self._boot_id, self._refuses, self._fetch = boot_id, refuses, fetch
+        self._state_file = copy_state.place(journal)
+        self._role_file = copy_state.role_place(journal)
+        self._now_file = copy_state.now_place(journal)
+        self._lock_file = copy_state.lock_place(journal)
+        self._role: Role | None = None
+        self._epoch = 0
+
+    # A companion
+
+    name = "the copier's orders"
+
+    async def live(self, beside: Beside) -> None:
+        while True:
+            self._tell(beside)
+            await asyncio.sleep(LOOK)
+
+    async def visit(self, beside: Beside) -> None:
+        self._tell(beside)
+
+    def _tell(self, beside: Beside) -> None:
+        state = beside.state()
+        claim = state.evidence.claim
+        self._epoch = state.epoch
+        if state.phase is Phase.REJOINING:
+            return  # `renew` has said it.
+        theirs = claim is not None and claim.node == self._peer
+        if state.phase in PULLING and theirs:
+            self._say(pulls=True, epoch=state.epoch)
+        else:
+            self._say(pulls=False, epoch=state.epoch)
+
+    def _say(self, *, pulls: bool, epoch: int, renew: float = 0.0) -> None:
+        """Raises JournalError when it cannot be written and it matters."""
+        role = Role(
+            boot_id=self._boot_id,
+            pulls=pulls,
+            source=self._peer if pulls else "",
+            epoch=epoch,
+            renew=renew,
+        )
+        if role == self._role:
+            return
+        copy_state.write_role(self._role_file, role)
+        self._role = role
+
+    def stale_from(self, at: Moment) -> float:
+        """What a copier that was not at work has not written counts as never copied."""
+        if not self._refuses:
+            return inf
+        try:
+            state = self._state()
+        except AdapterError:
+            state = None
+        instant = state.stale_from() if state is not None else 0.0
+        return inf if instant is None else at.boot + instant - at.wall
+
+    # Steps of a runbook
+
+    async def promote(self) -> None:
+        """Return when nothing is put in place any more, so that the PBX may start on what is there.
+
+        Raises Unreachable when the copier does not let go.
+        """
+        try:
+            self._say(pulls=False, epoch=self._epoch)
+        except JournalError as error:
+            # A full disk.  The lock keeps the copier out for now, and the PBX once it runs.
+            self._report(told(error))
+        async with put_lock(self._lock_file, LOCK_WITHIN):
+            pass
+        self._tell_ages()
+
+    async def hand(self, epoch: int) -> None:
+        await self._fetch(epoch)
+
+    async def demote(self) -> None:
+        """The files of a node that has served stay as they are until they are renewed."""
+
+    async def renew(self) -> None:
+        """Return when every class has been read at the active node after now.  Raises what stands in the way."""
+        began = self._clock.now().wall
+        try:
+            self._say(pulls=True, epoch=self._epoch, renew=began)
+        except JournalError as error:
+            raise Denied(told(error)) from error
+        await _read_since(self._state_file, self._clock, began)
+        state = self._state()
+        for each in state.classes if state is not None else ():
+            if each.aside:
+                self._report(f"{each.name}: what only this node had is kept in {each.aside}")
+
+    def _state(self) -> CopyState | None:
+        return _state(self._state_file)
+
+    def _tell_ages(self) -> None:
+        """The operator wants to know what the PBX starts with."""
+        try:
+            state = self._state()
+        except AdapterError as error:
+            self._report(str(error))
+            return
+        if state is None:
+            self._report(
+                "no class of data has ever been copied here: the PBX starts with what is there"
+            )
+            return
+        wall = self._clock.now().wall
+        self._report(
+            "the copy that the PBX starts with: "
+            + ", ".join(said(each, wall) for each in state.classes)
+        )
+
+
+async def fetch_all(journal: Path, clock: Clock, within: float) -> None:
+    """Have the copier read every class now.  Raises what stands in the way, Unreachable at the deadline."""
+    now_file = copy_state.now_place(journal)
+    try:
+        now_file.touch()
+        began = now_file.stat().st_mtime
+    except OSError as error:
+        raise Denied(f"{now_file} cannot be written: {error.strerror}") from error
+    try:
+        async with asyncio.timeout(within):
+            await _read_since(copy_state.place(journal), clock, began)
+    except TimeoutError:
+        raise Unreachable(f"not all data has been copied within {within:g} s") from None
+
+
+async def _read_since(file: Path, clock: Clock, began: float) -> None:
+    """Wait for it, as long as a copier is at work."""
+    while True:
+        state, wall = _state(file), clock.now().wall
+        if state is None or state.is_silent(wall):
+            if wall - began > NO_COPIER:
+                raise Unreachable(
+                    "no copier is at work here, so nothing can be copied",
+                    hint="systemctl start understudy-copier",
+                )
+        elif (failed := _failed(state, began)) is not None:
+            raise Denied(f"{failed.name}: {failed.trouble}")
+        elif all(each.as_of >= began for each in state.classes):
+            return
+        await asyncio.sleep(NEWS)
+
+
+def _state(file: Path) -> CopyState | None:
+    try:
+        return copy_state.read(file)
+    except JournalError as error:
+        raise Denied(told(error)) from error
+
+
+def said(each: ClassState, wall: float) -> str:
+    """One class, for a sentence."""
+    age = each.age(wall)
+    if age is None:
+        return f"{each.name} was never copied"
+    return f"{each.name} {span(age)} old" + (" (STALE)" if each.is_stale(wall) else "")
+
+
+def _failed(state: CopyState, since: float) -> ClassState | None:
+    tried = (c for c in state.classes if c.trouble and c.tried >= since and not c.busy)
+    return next(tried, None)
