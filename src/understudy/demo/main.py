@@ -23,6 +23,7 @@ from understudy.runtime.journal_rows import Event, EventKind
 from understudy.runtime.sentences import headline
 from understudy.runtime.status import NodeView, Status
 
+from . import data
 from .caller import Attempt, Caller
 from .ledger import Move, moves, turns
 from .screen import Lines, NodeScene, Scene, Screen, Story
@@ -170,11 +171,13 @@ class Play:
         await self._stage.power_on(SECOND)
         await self._until("a call is answered by pbx01", lambda: self._answering == FIRST, STARTING)
         await self._until("pbx02 stands by, and pbx01 is proved", self._is_protected, STARTING)
+        await self._until("pbx02 has a copy", lambda: self._stage.is_copied(SECOND), STARTING)
         self._begin("all is well: pbx01 is active, pbx02 could take over")
         await self._linger(LINGER)
 
     async def _lose_power(self) -> None:
         self._begin("pbx01 loses power: kill -9 for its agent and its PBX")
+        self._tell_data()
         await self._stage.power_off(FIRST)
         await self._until(
             "pbx02 suspects that pbx01 is dead",
@@ -187,6 +190,7 @@ class Play:
             "a call is answered by pbx02", lambda: self._answering == SECOND, FAILING_OVER
         )
         self._begin("failover: pbx02 is active")
+        self._tell_data()
         await self._linger(LINGER)
 
     async def _bring_back(self) -> None:
@@ -210,6 +214,7 @@ class Play:
         await self._until(
             "pbx01 is standby", lambda: self._phase(FIRST) is Phase.STANDBY, RETURNING
         )
+        self._tell_data()
         self._begin("a person switches back")
         await self._order(SECOND, "switchover")
         await self._until("pbx01 serves again", lambda: self._serves(FIRST), SWITCHING)
@@ -217,6 +222,7 @@ class Play:
             "a call is answered by pbx01", lambda: self._answering == FIRST, SWITCHING
         )
         self._begin("as before: pbx01 is active, pbx02 could take over")
+        self._tell_data()
         await self._linger(LINGER)
 
     async def _order(self, node: str, verb: str) -> None:
@@ -317,6 +323,7 @@ class Play:
                     status=status,
                     votes=_newest_votes(live, name),
                     calls=by_node[name],
+                    data=str(data.kept_in_place(self._stage.hosts[name].folder)),
                 )
                 for name, status in statuses.items()
             ),
@@ -332,6 +339,13 @@ class Play:
             answered=len(results) - by_node[""],
             lost=by_node[""],
         )
+
+    def _tell_data(self) -> None:
+        """What callers have left, where it is."""
+        held = (
+            f"{name} {data.kept_in_place(host.folder)}" for name, host in self._stage.hosts.items()
+        )
+        self._say(f"recorded: {'; '.join(held)}")
 
     def _tell_patience(self) -> None:
         patience, seconds = self._scene.patience, self._scene.seconds
@@ -364,11 +378,36 @@ class Play:
     # The end
 
     def judge(self) -> str:
-        """By what the PBXs wrote down: did two answer at the same time?  Empty if not."""
+        """By what the PBXs wrote down: did two answer at the same time, is anything lost?  Empty if not."""
+        return self._two_at_once() or self._lost_data()
+
+    def _two_at_once(self) -> str:
         order = turns(host.record for host in self._stage.hosts.values())
         if order == [FIRST, SECOND, FIRST][: len(order)]:
             return ""
         return f"two PBXs answered at the same time: in order {', '.join(order)}"
+
+    def _lost_data(self) -> str:
+        folders = [host.folder for host in self._stage.hosts.values()]
+        gone = data.recorded(folders) - data.kept(self._stage.hosts[FIRST].folder).all
+        if not gone or not self._stage.copies_files:
+            return ""
+        return f"recorded, and not on pbx01 at the end: {', '.join(sorted(gone)[:5])}"
+
+    def _data(self) -> str:
+        """How what was recorded ended."""
+        if not self._stage.copies_files:
+            return (
+                "rsync is not installed here: only agents went with the calls (apt install rsync)"
+            )
+        first = self._stage.hosts[FIRST]
+        there = data.kept_in_place(first.folder)
+        aside = data.kept(first.store).all - there.all
+        count = len(data.recorded(host.folder for host in self._stage.hosts.values()))
+        kept = (
+            f", and {len(aside)} kept aside there: recorded in pbx01's last moment" if aside else ""
+        )
+        return f"{count} recorded; on pbx01 now {there}{kept}"
 
     def summary(self, troubles: Sequence[str]) -> list[str]:
         results = self._caller.results
@@ -381,7 +420,8 @@ class Play:
         lines += [
             f"  {'calls':<12}{answered.total()} answered ({by_node or 'by nobody'}), "
             f"{len(results) - answered.total()} lost",
-            f"  {'two at once':<12}{'yes' if self.judge() else 'never'}, by the PBXs' own records",
+            f"  {'two at once':<12}{'yes' if self._two_at_once() else 'never'}, by the PBXs' own records",
+            f"  {'data':<12}{self._data()}",
         ]
         if troubles:
             lines += ["", "It did not go as it should", *(f"  {each}" for each in troubles)]

@@ -91,7 +91,7 @@ def _row(left: Text, right: Text) -> Table:
 
 def _nodes(scene: Scene) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="dim")
-    for title in ("node", "power", "phase", "PBX", "check points", "calls"):
+    for title in ("node", "power", "phase", "PBX", "check points", "calls", "data"):
         table.add_column(title, no_wrap=True, overflow="ellipsis")
     for node in scene.nodes:
         status = node.status if node.is_on else None
@@ -103,6 +103,7 @@ def _nodes(scene: Scene) -> Table:
             str(status.pbx) if status else "-",
             votes_in_words(node.votes),
             str(node.calls),
+            node.data,
         )
     return table
 

@@ -18,6 +18,7 @@ class NodeScene:
     status: Status | None  # By its own journal; None before it has one.
     votes: NodeView | None  # What the last round of a node that is on said about it.
     calls: int  # That it answered.
+    data: str = ""  # What it holds: "12 messages, 3 agents".
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,10 +1,11 @@
 """A PBX that answers and does nothing else, over UDP: for the demo and for tests.
 
-    python -m understudy.demo.sip_pbx --listen 127.0.0.11:5060 --name pbx01 [--record FILE]
+    python -m understudy.demo.sip_pbx --listen 127.0.0.11:5060 --name pbx01 [--record FILE] [--data FOLDER]
 
 It answers OPTIONS and REGISTER, takes every call at once (100, 200 with a description of the audio
 that nobody sends), and lets the caller hang up.  Every answer names the node in `Server`, so that a
-caller can tell who served it.  `--record` keeps one JSON line for each request.
+caller can tell who served it.  `--record` keeps one JSON line for each request; with `--data` callers
+leave messages and agents log in (demo.data).
 """
 
 import argparse
@@ -14,10 +15,11 @@ import secrets
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from understudy.demo.data import Recorder
 from understudy.plugins.check_sip import T1, T2, Message, join, parse_message, split_address
 
 METHODS = ("INVITE", "ACK", "BYE", "CANCEL", "OPTIONS", "REGISTER")
@@ -37,12 +39,20 @@ REASONS = {
 class SipPbx:
     """Use as `async with SipPbx("pbx01", "127.0.0.11", 5060) as pbx`, or start() and stop()."""
 
-    def __init__(self, name: str, host: str, port: int = 0, *, record: Path | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        host: str,
+        port: int = 0,
+        *,
+        record: Path | None = None,
+        on_call: Callable[[], None] = lambda: None,
+    ) -> None:
         self.name = name
         self.host = host
         self.port = port  # The real one after start(), where it was 0.
         self.answered: list[str] = []  # Call-IDs of the calls that were taken, in their order.
-        self._record = record
+        self._record, self._on_call = record, on_call
         self._transport: asyncio.DatagramTransport | None = None
         self._done: dict[str, bytes] = {}  # The last answer, by transaction.
         self._calls: dict[str, asyncio.TimerHandle | None] = {}  # By Call-ID; a timer until ACK.
@@ -100,6 +110,7 @@ class SipPbx:
         elif method == "INVITE":
             self._send(_response(request, 100, self, source), source)
             self.answered.append(call)
+            self._on_call()
         elif (method == "BYE" and call not in self._calls) or (
             method == "CANCEL" and f"INVITE {request.branch}" not in self._done
         ):
@@ -211,13 +222,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--listen", required=True, metavar="HOST:PORT")
     parser.add_argument("--name", required=True, help="the node's name, for the header Server")
     parser.add_argument("--record", type=Path, metavar="FILE", help="one JSON line per request")
+    parser.add_argument(
+        "--data", type=Path, metavar="FOLDER", help="where it records what callers leave"
+    )
     options = parser.parse_args(arguments)
     try:
         host, port = split_address(options.listen)
     except ValueError as error:
         parser.error(str(error))
+    data = Recorder(options.data, options.name).call if options.data is not None else lambda: None
+    pbx = SipPbx(options.name, host, port, record=options.record, on_call=data)
     try:
-        asyncio.run(_serve(SipPbx(options.name, host, port, record=options.record)))
+        asyncio.run(_serve(pbx))
     except OSError as error:
         parser.exit(1, f"sip_pbx: cannot listen on {options.listen}: {error.strerror}\n")
     return 0

@@ -10,6 +10,7 @@ import os
 import random
 import secrets
 import shlex
+import shutil
 import signal
 import socket
 import subprocess
@@ -30,11 +31,12 @@ from understudy.config.schema import Config
 from understudy.core.claim import first
 from understudy.errors import JournalError, Refused
 from understudy.plugins import check_sip
-from understudy.runtime import readings
+from understudy.runtime import copy_state, readings
 from understudy.runtime.daemon import Node
 from understudy.runtime.journal_rows import Event
 from understudy.runtime.status import Status
 
+from . import data
 from .nameserver import NameServer, Zone
 from .nrpe_responder import Check, NrpeResponder
 
@@ -46,6 +48,7 @@ SERVICE = f"sip.{ZONE}"
 PORTS = range(20_000, 32_000)  # Below those that the kernel gives away (ip(7)): nobody's by chance.
 CHECK_WITHIN = 0.6  # Seconds for a check point's question; below the agents' own 900 ms.
 SHELL = "/bin/sh"  # Named, for machines on which nothing in /tmp may be executed.
+JOURNAL = "journal.sqlite3"
 NO_POWER = "no-power"  # A file: this node can be reached by nobody.
 END_WITHIN = 3.0  # Seconds for an agent to end when it is asked to.
 ROUNDS = 5  # Of looking for what is left.
@@ -96,8 +99,21 @@ start_within = "8s"
 sip = "{address}:{sip_port}"
 sip_timeout = "500ms"
 
+{copies}
 [journal]
 path = {journal}
+"""
+_VOICEMAIL = """\
+[copies.voicemail]
+kind = "rsync"
+paths = [{path}]
+every = "1s"
+"""
+_AGENTS = """\
+[copies.agents]            # Asterisk keeps agents that are logged in to a queue in a database of this kind.
+kind = "sqlite"
+path = {path}
+every = "1s"
 """
 _NODE = """\
 [nodes.{name}]
@@ -137,7 +153,7 @@ _START = """\
 cd {folder} || exit 1
 sh ./status && exit 0
 setsid {python} -m understudy.demo.sip_pbx --listen {address}:{sip_port} --name {node} --record {record} \\
-    >>pbx.log 2>&1 </dev/null &
+    --data {folder} >>pbx.log 2>&1 </dev/null &
 echo $! >pid
 """
 _STOP = """\
@@ -181,6 +197,11 @@ class Host:
     def log(self) -> Path:
         return self.folder / "agent.log"
 
+    @property
+    def store(self) -> Path:
+        """What its copier keeps."""
+        return copy_state.store_place(self.folder / JOURNAL)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Done:
@@ -208,7 +229,9 @@ class Stage:
         }
         self.nodes: dict[str, Node] = {}
         self.config: Config | None = None
+        self.copies_files = shutil.which("rsync") is not None
         self._agents: dict[str, asyncio.subprocess.Process] = {}
+        self._copiers: dict[str, asyncio.subprocess.Process] = {}
         self._nrpe: list[NrpeResponder] = []
         self._dns: NameServer | None = None
         # Each question blocks a thread: two agents ask three check points about two nodes.
@@ -236,11 +259,15 @@ class Stage:
         host = self.hosts[name]
         (host.folder / NO_POWER).unlink(missing_ok=True)
         (host.folder / "pid").unlink(missing_ok=True)  # /run is empty after a boot.
+        self._agents[name] = await self._start(host, "run")
+        self._copiers[name] = await self._start(host, "copies", "run")
+
+    async def _start(self, host: Host, *words: str) -> asyncio.subprocess.Process:
         with host.log.open("a") as log:
-            self._agents[name] = await asyncio.create_subprocess_exec(
+            return await asyncio.create_subprocess_exec(
                 SHELL,
                 host.tool,
-                "run",
+                *words,
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -248,12 +275,13 @@ class Stage:
             )
 
     async def power_off(self, name: str) -> None:
-        """SIGKILL for the agent and for the PBX."""
+        """SIGKILL for the agent, the copier and the PBX."""
         (self.hosts[name].folder / NO_POWER).touch()
-        agent = self._agents.pop(name, None)
-        if agent is not None:
-            _kill(agent.pid)
-            await agent.wait()
+        for processes in (self._agents, self._copiers):
+            process = processes.pop(name, None)
+            if process is not None:
+                _kill(process.pid)
+                await process.wait()
         with suppress(OSError, ValueError):
             _kill(int((self.hosts[name].folder / "pid").read_text()))
 
@@ -286,6 +314,14 @@ class Stage:
             return None
         finally:
             journal.close()
+
+    def is_copied(self, name: str) -> bool:
+        """Has that node a copy of every class of data?"""
+        try:
+            state = copy_state.read(copy_state.place(self.hosts[name].folder / JOURNAL))
+        except JournalError:
+            return False
+        return state is not None and all(each.as_of for each in state.classes)
 
     def events(self, name: str, since: float) -> list[Event]:
         """Its journal's, from the wall clock second `since` on.  Blocks for some ms."""
@@ -353,6 +389,7 @@ class Stage:
 
     def _write(self, host: Host) -> None:
         host.folder.mkdir()
+        data.Recorder(host.folder, host.name)  # Both PBXs are installed; nobody has called yet.
         (host.folder / NO_POWER).touch()
         facts = {
             "node": host.name,
@@ -393,9 +430,15 @@ class Stage:
                 pid_file=_quoted(host.folder / "pid"),
                 address=host.address,
                 sip_port=self._sip_port,
-                journal=_quoted(host.folder / "journal.sqlite3"),
+                copies=self._copies(host),
+                journal=_quoted(host.folder / JOURNAL),
             )
         )
+
+    def _copies(self, host: Host) -> str:
+        agents = _AGENTS.format(path=_quoted(data.database(host.folder)))
+        files = _VOICEMAIL.format(path=_quoted(data.messages_folder(host.folder)))
+        return f"{files}\n{agents}" if self.copies_files else agents
 
     def _node(self, host: Host) -> str:
         return _NODE.format(
@@ -428,12 +471,14 @@ class Stage:
 
     async def _strike(self) -> None:
         """End everything.  Takes some seconds at most; safe to repeat."""
-        agents = [each for each in self._agents.values() if each.returncode is None]
+        started = (*self._agents.values(), *self._copiers.values())
+        agents = [each for each in started if each.returncode is None]
         for agent in agents:
             with suppress(ProcessLookupError):
                 agent.terminate()
         await asyncio.gather(*map(_see_ended, agents))
         self._agents.clear()
+        self._copiers.clear()
         for _ in range(ROUNDS):  # What is killed may just have started something.
             for pid in _ours(self.folder):
                 _kill(pid)
@@ -505,7 +550,7 @@ def _ours(folder: Path) -> list[int]:
         with suppress(OSError):
             words = (entry / "cmdline").read_bytes().decode(errors="replace").split("\0")
             program = words[1:3] in (["-m", "understudy"], ["-m", "understudy.demo.sip_pbx"])
-            if (program or words[0] in (SHELL, "sh")) and any(
+            if (program or words[0] in (SHELL, "sh", "rsync")) and any(
                 each.startswith(f"{folder}/") for each in words
             ):
                 found.append(int(entry.name))
