@@ -351,6 +351,34 @@ SECRETS = Check(
     why="Whoever has an account here can move the company's calls.",
     mend="chmod o= {file}",
 )
+RSYNC = Check(
+    word="rsync",
+    asks="Is rsync there, where classes of data are copied by it?",
+    level=CRITICAL,
+    why="Nothing is copied, and the standby would start with old data.",
+    mend="apt install rsync",
+)
+COPIER = Check(
+    word="copier",
+    asks="Is the copier at work?",
+    level=CRITICAL,
+    why="Without it the standby starts with data that grows older by the minute.",
+    mend="systemctl enable --now understudy-copier; journalctl -u understudy-copier",
+)
+COPY_FRESH = Check(
+    word="copy-fresh",
+    asks="Is every class of data that was copied fresh enough?",
+    level=CRITICAL,
+    why="What was recorded since would be missing after a failover; a class that refuses keeps it from happening.",
+    mend="journalctl -u understudy-copier",
+)
+COPY_READABLE = Check(
+    word="copy-readable",
+    asks="May the other node read all that is to be copied?",
+    level=CRITICAL,
+    why="A class of which one file cannot be read is not copied at all: half a copy is none.",
+    mend="ls -l the file; id {user}; usermod -a -G GROUP {user}, or exclude it",
+)
 MAIL = Check(
     word="mail",
     asks="Does a message go out, by every way that is configured?",
@@ -410,5 +438,6 @@ CHECKS: Mapping[str, tuple[Check, ...]] = {
         UNIT_PLACE,
         LAST_RESORT,
     ),
+    "The copy of the data": (RSYNC, COPIER, COPY_FRESH, COPY_READABLE),
     "The machine": (SSH, SSH_FORCED, SSH_FORWARDING, DISK, INODES, SECRETS, MAIL),
 }

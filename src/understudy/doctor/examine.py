@@ -14,7 +14,7 @@ from understudy.errors import UnderstudyError, Unreachable, told
 from understudy.runtime.daemon import Node
 
 from . import catalogue as c
-from . import checkpoints, finding, machine, settings, stage, units, way, zone
+from . import checkpoints, copies, finding, machine, settings, stage, units, way, zone
 from .check import Check
 from .checkpoints import Sighting
 from .finding import Finding
@@ -45,6 +45,8 @@ EXAMINATIONS = (
     Examination(check=c.PRIMARY, look=zone.primary),
     Examination(check=c.CERTIFICATE, look=checkpoints.certificates, within=30.0),
     Examination(check=c.SSH, look=way.way, within=30.0),
+    Examination(check=c.COPIER, look=copies.copier),
+    Examination(check=c.COPY_READABLE, look=copies.readable, within=30.0),
     Examination(check=c.DISK, look=machine.disk),
     Examination(check=c.SECRETS, look=machine.secrets),
     Examination(check=c.NTP, look=machine.ntp),
