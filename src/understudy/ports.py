@@ -7,6 +7,7 @@ own and may be cancelled at any await.  Unless a docstring says otherwise a fail
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 from understudy.core.claim import Claim
@@ -140,6 +141,10 @@ class Snapshot(Protocol):
         """Sorts by time."""
 
     @property
+    def path(self) -> Path:
+        """The folder that holds it.  Nothing in it may be written to."""
+
+    @property
     def taken(self) -> float:
         """Wall clock seconds: when reading it from the source began."""
 
@@ -147,6 +152,9 @@ class Snapshot(Protocol):
 class Store(Protocol):
     def all(self) -> Sequence[Snapshot]:
         """The oldest first."""
+
+    def asides(self) -> Sequence[Path]:
+        """What `keep` has kept aside, the oldest first: nobody but a person removes it."""
 
 
 class Copy(Protocol):

@@ -104,6 +104,14 @@ class Store:
         _sync_folder(aside)
         return target
 
+    def asides(self) -> tuple[Path, ...]:
+        """The oldest first."""
+        try:
+            found = sorted((self.folder / ASIDE).iterdir())
+        except FileNotFoundError:
+            return ()
+        return tuple(each for each in found if _NAME.fullmatch(each.name))
+
     def _prune(self) -> None:
         """Oldest first; never the newest."""
         found = list(self.all())
