@@ -97,6 +97,7 @@ class Weather:
             machine.pbx.stop_takes = dice.uniform(0.2, self.policy.stop_within - 0.5)
             machine.pbx.start_takes = dice.uniform(0.5, 10.0)
             machine.copies.renewing_takes = dice.uniform(0.0, 60.0)
+            machine.copies.handing_takes = dice.uniform(0.0, 20.0)
         if dice.random() < 0.3:
             pair.late_writes = 0.03
         pair.on_phase = self._at_the_worst_moment
@@ -403,6 +404,9 @@ class Weather:
             case "disk full":
                 pair.later(0.0, lambda: setattr(machine.copies, "broken", True))
                 pair.later(70.0, lambda: setattr(machine.copies, "broken", False))
+            case "cannot be read":
+                machine.copies.cannot_be_read = True
+                pair.later(70.0, lambda: setattr(machine.copies, "cannot_be_read", False))
             case "pbx":
                 pair.later(soon, machine.pbx.die)
             case "cannot stop":
@@ -609,6 +613,7 @@ class Weather:
         for machine in pair.machines.values():
             machine.pbx.cannot_start = machine.pbx.cannot_stop = False
             machine.pbx.cannot_be_shut_off = machine.copies.broken = False
+            machine.copies.cannot_be_read = False
             machine.power_on()
             machine.begin(booted=False)
             if machine.policy.digest != "d":
@@ -695,6 +700,7 @@ WORST: dict[Phase, tuple[tuple[str, ...], float]] = {
             "agent, now",
             *["failover"] * 8,
             "cannot stop",
+            *["cannot be read"] * 3,
             *["forced failover, no way to fence"] * 4,
         ),
         0.7,

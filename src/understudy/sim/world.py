@@ -334,6 +334,7 @@ class FakeCopies:
     def __init__(self) -> None:
         self.broken = False
         self.renewing_takes = 0.0
+        self.handing_takes = 0.0
         self.cannot_be_read = False  # By the other node.
         self.stale_since = inf  # Boot-time seconds.
 
@@ -344,6 +345,7 @@ class FakeCopies:
         self._work()
 
     async def hand(self, epoch: int) -> None:
+        await Sleep(self.handing_takes)
         if self.cannot_be_read:
             raise Unreachable("the other node could not read it all")
 
