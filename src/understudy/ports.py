@@ -208,8 +208,8 @@ class Copies(Protocol):
     async def demote(self) -> None:
         """The PBX here is stopped and will not start: make it a copy again.  Raises."""
 
-    async def renew(self) -> None:
-        """Return when all of it has been read at the active node after now.  Raises."""
+    async def renew(self, epoch: int) -> None:
+        """Return when all of it has been read after now, at the node that is active in `epoch`.  Raises."""
 
 
 class Severity(StrEnum):

@@ -343,7 +343,7 @@ class NoCopies:
     async def demote(self) -> None:
         pass
 
-    async def renew(self) -> None:
+    async def renew(self, epoch: int) -> None:
         pass
 
 

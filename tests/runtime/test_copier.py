@@ -250,12 +250,12 @@ def test_renew_returns_when_everything_was_read_after_it_began(here: Here) -> No
     async def story() -> None:
         agent = here.agent()
         began = time.time()
-        await agent.renew()
+        await agent.renew(7)
         assert here.state.as_of >= began
         assert here.copy.place.read_text() == "one"
         here.copy.trouble = "pbx01 is not active"
         with pytest.raises(Denied, match="config: pbx01 is not active"):
-            await agent.renew()
+            await agent.renew(7)
 
     here.live(story)
 

@@ -97,7 +97,9 @@ class CopyRest:
 
 @dataclass(frozen=True, slots=True)
 class Renew:
-    """Renew our copy from the active node."""
+    """Renew our copy from the node that is active in this epoch."""
+
+    epoch: int
 
 
 Action = (

@@ -133,6 +133,8 @@ def _action(f: Facts) -> Action:
             return AskPeer(claim.epoch)
         case Step.COPY:
             return CopyRest(claim.epoch)
+        case Step.RENEW:
+            return Renew(claim.epoch)
         case Step.HAND:
             return WriteClaim(claim, records.hand(claim, peer, settle=settle))
         case Step.RETURN:
@@ -148,7 +150,6 @@ _PLAIN: dict[Step, Action] = {
     Step.VERIFY: Verify(),
     Step.STOP: Stop(),
     Step.WAKE: WakePeer(),
-    Step.RENEW: Renew(),
     Step.SHUT_OFF: ShutOff(),
 }
 

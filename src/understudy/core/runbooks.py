@@ -42,6 +42,7 @@ NEED_THE_CLAIM = frozenset(
         Step.COPY,
         Step.HAND,
         Step.RETURN,
+        Step.RENEW,
     }
 )
 

@@ -122,11 +122,11 @@ class Copies:
     async def demote(self) -> None:
         """The files of a node that has served stay as they are until they are renewed."""
 
-    async def renew(self) -> None:
+    async def renew(self, epoch: int) -> None:
         """Return when every class has been read at the active node after now.  Raises what stands in the way."""
         began = self._clock.now().wall
         try:
-            self._say(pulls=True, epoch=self._epoch, renew=began)
+            self._say(pulls=True, epoch=epoch, renew=began)
         except JournalError as error:
             raise Denied(told(error)) from error
         await _read_since(self._state_file, self._clock, began)

@@ -122,8 +122,8 @@ async def _do(world: World, action: Action) -> Performed:
             await world.peer.wake()
         case CopyRest(epoch):
             await world.copies.hand(epoch)
-        case Renew():
-            await world.copies.renew()
+        case Renew(epoch):
+            await world.copies.renew(epoch)
     return Performed(Outcome(Result.DONE))
 
 

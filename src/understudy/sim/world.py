@@ -352,7 +352,7 @@ class FakeCopies:
     async def demote(self) -> None:
         self._work()
 
-    async def renew(self) -> None:
+    async def renew(self, epoch: int) -> None:
         await Sleep(self.renewing_takes)
         self._work()
 
