@@ -100,7 +100,7 @@ class Here:
         self, *, boot_id: str = BOOT, pulls: bool = True, epoch: int = 7, renew: float = 0.0
     ) -> None:
         role = Role(boot_id=boot_id, pulls=pulls, source="pbx01", epoch=epoch, renew=renew)
-        copy_state.write_role(copy_state.role_place(self.journal), role)
+        copy_state.write_role(copy_state.Files(self.journal).role, role)
 
     def agent(
         self, fetch: Callable[[int], Awaitable[None]] | None = None, *, refuses: bool = False

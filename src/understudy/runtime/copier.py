@@ -20,7 +20,7 @@ from understudy.errors import AdapterError, JournalError, Refused, UnderstudyErr
 from understudy.ports import Clock, Copy, Service, Source
 
 from . import copy_state
-from .copy_state import ClassState, CopyState, Role
+from .copy_state import ClassState, CopyState, Files, Role
 from .put_lock import put_lock
 
 LOOK = 0.2  # Seconds within which a change of role, or a call to pull at once, is noticed.
@@ -58,10 +58,7 @@ class Copier:
         """`journal` is where the agent's is: the files of both are beside it.  `reach` leads to the other node."""
         self._classes, self._clock, self._say = classes, clock, say
         self._boot_id, self._reach, self._service = boot_id, reach, service
-        self._state_file = copy_state.place(journal)
-        self._role_file = copy_state.role_place(journal)
-        self._now_file = copy_state.now_place(journal)
-        self._lock_file = copy_state.lock_place(journal)
+        self._files = Files(journal)
         self.state = CopyState()
         self._failed_to_write = ""
         self._put: dict[str, Role] = {}  # By class: in which role it was last put in place.
@@ -70,7 +67,7 @@ class Copier:
         """Until cancelled.  Raises JournalError when its first word cannot be written."""
         known = None
         with suppress(JournalError):  # Another version's: everything is pulled anew.
-            known = copy_state.read(self._state_file)
+            known = copy_state.read(self._files.state)
         self.state = copy_state.merged(known, (each.first for each in self._classes))
         self._write(must=True)
         async with asyncio.TaskGroup() as group:
@@ -138,7 +135,7 @@ class Copier:
         self._note(name, source=role.source, epoch=role.epoch)
 
     async def _put_in_place(self, copy: Copy, role: Role) -> None:
-        async with put_lock(self._lock_file, LOCK_WITHIN):
+        async with put_lock(self._files.lock, LOCK_WITHIN):
             if self._role() != role:  # With the lock: the agent changes it before it takes that.
                 raise _RoleChangedError
             runs = await self._service.look()
@@ -170,11 +167,11 @@ class Copier:
             await asyncio.wait([task])
 
     def _role(self) -> Role | None:
-        return copy_state.read_role(self._role_file, self._boot_id)
+        return copy_state.read_role(self._files.role, self._boot_id)
 
     def _called_at(self) -> float:
         try:
-            return self._now_file.stat().st_mtime
+            return self._files.now.stat().st_mtime
         except OSError:
             return 0.0
 
@@ -190,7 +187,7 @@ class Copier:
     def _write(self, *, must: bool = False) -> None:
         self.state = replace(self.state, written=self._clock.now().wall, pid=os.getpid())
         try:
-            copy_state.write(self._state_file, self.state)
+            copy_state.write(self._files.state, self.state)
         except UnderstudyError as error:
             if must:
                 raise

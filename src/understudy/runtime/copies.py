@@ -15,7 +15,7 @@ from understudy.ports import Clock, Moment
 
 from . import copy_state
 from .companions import Beside
-from .copy_state import ClassState, CopyState, Role
+from .copy_state import ClassState, CopyState, Files, Role
 from .put_lock import put_lock
 from .waiting import span
 
@@ -44,10 +44,7 @@ class Copies:
         """
         self._peer, self._clock, self._report = peer, clock, report
         self._boot_id, self._refuses, self._fetch = boot_id, refuses, fetch
-        self._state_file = copy_state.place(journal)
-        self._role_file = copy_state.role_place(journal)
-        self._now_file = copy_state.now_place(journal)
-        self._lock_file = copy_state.lock_place(journal)
+        self._files = Files(journal)
         self._role: Role | None = None
         self._epoch = 0
 
@@ -86,7 +83,7 @@ class Copies:
         )
         if role == self._role:
             return
-        copy_state.write_role(self._role_file, role)
+        copy_state.write_role(self._files.role, role)
         self._role = role
 
     def stale_from(self, at: Moment) -> float:
@@ -112,7 +109,7 @@ class Copies:
         except JournalError as error:
             # A full disk.  The lock keeps the copier out for now, and the PBX once it runs.
             self._report(told(error))
-        async with put_lock(self._lock_file, LOCK_WITHIN):
+        async with put_lock(self._files.lock, LOCK_WITHIN):
             pass
         self._tell_ages()
 
@@ -129,14 +126,14 @@ class Copies:
             self._say(pulls=True, epoch=epoch, renew=began)
         except JournalError as error:
             raise Denied(told(error)) from error
-        await _read_since(self._state_file, self._clock, began)
+        await _read_since(self._files.state, self._clock, began)
         state = self._state()
         for each in state.classes if state is not None else ():
             if each.aside:
                 self._report(f"{each.name}: what only this node had is kept in {each.aside}")
 
     def _state(self) -> CopyState | None:
-        return _state(self._state_file)
+        return _state(self._files.state)
 
     def _tell_ages(self) -> None:
         """The operator wants to know what the PBX starts with."""
@@ -159,15 +156,15 @@ class Copies:
 
 async def fetch_all(journal: Path, clock: Clock, within: float) -> None:
     """Have the copier read every class now.  Raises what stands in the way, Unreachable at the deadline."""
-    now_file = copy_state.now_place(journal)
+    files = Files(journal)
     try:
-        now_file.touch()
-        began = now_file.stat().st_mtime
+        files.now.touch()
+        began = files.now.stat().st_mtime
     except OSError as error:
-        raise Denied(f"{now_file} cannot be written: {error.strerror}") from error
+        raise Denied(f"{files.now} cannot be written: {error.strerror}") from error
     try:
         async with asyncio.timeout(within):
-            await _read_since(copy_state.place(journal), clock, began)
+            await _read_since(files.state, clock, began)
     except TimeoutError:
         raise Unreachable(f"not all data has been copied within {within:g} s") from None
 

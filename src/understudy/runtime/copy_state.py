@@ -75,7 +75,18 @@ def store_place(journal: Path) -> Path:
     return journal.parent / "copies"
 
 
+class Files:
+    """Where the agent, the copier and the commands find each other's words: beside the journal."""
+
+    def __init__(self, journal: Path) -> None:
+        self.state = place(journal)
+        self.role = journal.parent / "copies.role"
+        self.now = journal.parent / "copies.now"  # Touched by who wants every class pulled at once.
+        self.lock = journal.parent / "copies.lock"  # Locked while something is put in place.
+
+
 def place(journal: Path) -> Path:
+    """Of the copier's words alone: whoever only reads them."""
     return journal.parent / "copies.json"
 
 
@@ -132,20 +143,6 @@ class Role:
     source: str = ""
     epoch: int = 0
     renew: float = 0.0  # Every class must have been read there after this instant.
-
-
-def role_place(journal: Path) -> Path:
-    return journal.parent / "copies.role"
-
-
-def now_place(journal: Path) -> Path:
-    """Touched by who wants every class pulled at once."""
-    return journal.parent / "copies.now"
-
-
-def lock_place(journal: Path) -> Path:
-    """Locked while something is put in place."""
-    return journal.parent / "copies.lock"
 
 
 def read_role(path: Path, boot_id: str) -> Role | None:

@@ -39,7 +39,7 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple, TypeVar
 
 from understudy.adapters.copies.settings import CopySettings
-from understudy.adapters.copies.store import INCOMING, Snapshot, Store
+from understudy.adapters.copies.store import INCOMING, Snapshot, Store, sync_folder
 from understudy.adapters.peers.door import LINE_LIMIT, answer_of
 from understudy.adapters.processes import run
 from understudy.config.settings import Seconds, setting
@@ -546,9 +546,9 @@ def _exchange(path: Path, new: Path) -> None:
         os.link(path, old)
     for each in _companions(path):
         each.unlink()
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
     new.replace(path)
-    _sync_folder(path.parent)
+    sync_folder(path.parent)
 
 
 def _bring_to_rest(path: Path) -> None:
@@ -573,14 +573,6 @@ def _bring_to_rest(path: Path) -> None:
             f"{path} cannot be replaced: {why}",
             hint=f"Is the PBX here stopped?  Who has it open: fuser -v {path}",
         )
-
-
-def _sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 # Reading the live file

@@ -78,7 +78,7 @@ class Store:
             name = _name(newest.taken + 0.0015)
         _sync(self.folder / INCOMING)
         (self.folder / INCOMING).rename(self.folder / name)
-        _sync_folder(self.folder)
+        sync_folder(self.folder)
         self._prune()
         return Snapshot(self.folder / name, _instant(name) or taken)
 
@@ -101,7 +101,7 @@ class Store:
             target = aside / _name(at)
         _sync(aside / INCOMING)
         (aside / INCOMING).rename(target)
-        _sync_folder(aside)
+        sync_folder(aside)
         return target
 
     def asides(self) -> tuple[Path, ...]:
@@ -172,16 +172,16 @@ def _sync(folder: Path) -> None:
     """All of it on the disk: syncfs(2) is not in Python, and the number of new files is small."""
     for entry in tree(folder):
         if entry.is_dir(follow_symlinks=False):
-            _sync_folder(Path(entry.path))
+            sync_folder(Path(entry.path))
         elif (
             entry.is_file(follow_symlinks=False) and entry.stat(follow_symlinks=False).st_nlink == 1
         ):
             with Path(entry.path).open("rb") as file:
                 os.fsync(file.fileno())
-    _sync_folder(folder)
+    sync_folder(folder)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(handle)
