@@ -36,7 +36,7 @@ def status(session: Session, as_json: bool) -> int:
         print_json({"pair": pair.name, "service": pair.service, **to_json(facts)})
     else:
         title = f"{pair.name}: {pair.service}   (this is {view.node})"
-        _show(list(_verdict(found, facts.at.wall)), title, list(_rows(facts, view)))
+        _show(list(_verdict(found, facts.at.wall)), title, list(_rows(facts, view, found)))
     if facts.claim is None and not facts.journal.is_there:
         return 3
     return 0 if found.protected and not view.troubles else 1
@@ -81,11 +81,11 @@ def _show(verdict: list[tuple[str, str]], title: str, rows: list[Row]) -> None:
     console.print(table)
 
 
-def _rows(facts: Facts, view: Status) -> Iterator[Row]:
+def _rows(facts: Facts, view: Status, found: Protection) -> Iterator[Row]:
     yield from _who(facts, view)
     yield from _here(facts, view)
     yield from _check_points(view)
-    yield from _copy(facts, protection(facts))
+    yield from _copy(facts, found)
     yield from _times(view)
     label = "troubles"
     for each in view.troubles:

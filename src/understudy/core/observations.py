@@ -123,9 +123,8 @@ class Seen:
     pointed: int | None = None  # The name was led here, for the claim of this epoch.
     busy: bool = False  # An action is running.
     break_glass: bool = False  # A person started the PBX with everything of ours broken.
-    stale_from: float = (
-        inf  # From this instant on our copy is too old to serve with (on_stale = "refuse").
-    )
+    # From this instant on our copy is too old to serve with (on_stale = "refuse").
+    stale_from: float = inf
     started: bool = False  # S2: this process has just started.
     booted: bool = False  # The machine has booted since the last decision.
     voided: str = (

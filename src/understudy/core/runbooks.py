@@ -93,9 +93,8 @@ RUNBOOKS: Mapping[Runbook, tuple[Entry, ...]] = {
     Runbook.HAND: (
         Entry(Step.ASK),  # Before anything stops: the other node must be ready (H2).
         Entry(Step.STOP),
-        Entry(
-            Step.COPY
-        ),  # Nothing changes here any more: the other node reads the last difference.
+        # Nothing changes here any more: the other node reads the last difference.
+        Entry(Step.COPY),
         Entry(Step.DEMOTE),
         # Only with our own PBX proved stopped (H1).  The write itself has the whole record as its prerequisite, and
         # an announcement of the node that it goes to is no reason against it.

@@ -282,17 +282,17 @@ class Play:
     async def watch(self) -> None:
         """Look four times a second, and tell what is new."""
         while True:
-            nodes = await asyncio.to_thread(self._look)
+            nodes, held = await asyncio.to_thread(self._look)
             leads_to = await self._stage.leads_to()
             if leads_to != self._scene.leads_to:
                 self._say(f"{SERVICE} leads to {leads_to}")
-            self._scene = self._compose(nodes, leads_to)
+            self._scene = self._compose(nodes, held, leads_to)
             self._tell_patience()
             self._screen.show(self._scene)
             await asyncio.sleep(LOOK_EVERY)
 
-    def _look(self) -> dict[str, Status | None]:
-        """In a thread: SQLite blocks."""
+    def _look(self) -> tuple[dict[str, Status | None], dict[str, str]]:
+        """How each node stands, and what it holds.  In a thread: SQLite blocks."""
         events = [
             (event.last or event.wall, name, event)
             for name in self._stage.hosts
@@ -303,9 +303,13 @@ class Play:
             if key not in self._told and _is_worth_telling(event):
                 self._told.add(key)
                 self._say(f"{name}: {event.text}")
-        return {name: self._stage.status(name) for name in self._stage.hosts}
+        hosts = self._stage.hosts
+        held = {name: str(data.kept_in_place(host.folder)) for name, host in hosts.items()}
+        return {name: self._stage.status(name) for name in hosts}, held
 
-    def _compose(self, statuses: dict[str, Status | None], leads_to: str) -> Scene:
+    def _compose(
+        self, statuses: dict[str, Status | None], held: dict[str, str], leads_to: str
+    ) -> Scene:
         live = [each for name, each in statuses.items() if each and self._stage.is_on(name)]
         live.sort(key=lambda each: each.claim_age if each.claim_age is not None else 1e9)
         results = self._caller.results
@@ -323,7 +327,7 @@ class Play:
                     status=status,
                     votes=_newest_votes(live, name),
                     calls=by_node[name],
-                    data=str(data.kept_in_place(self._stage.hosts[name].folder)),
+                    data=held[name],
                 )
                 for name, status in statuses.items()
             ),

@@ -3,8 +3,6 @@
 import shutil
 import time
 from collections.abc import Iterator
-from pathlib import Path
-from typing import Any
 
 from understudy.config.values import SYSTEM_FOLDERS
 from understudy.core.model import Phase
@@ -23,13 +21,12 @@ SHOWN = 3  # Files that are named.
 
 async def copier(here: Here) -> list[Finding]:
     """Is it at work, and how fresh is what it has brought?"""
-    if not here.config.copies:
-        return []
-    if here.node.copies_file is None:
+    file = here.node.copies_file
+    if file is None:  # There is nothing to copy.
         return []
     found = _rsync(here)
     try:
-        state = copy_state.read(here.node.copies_file)
+        state = copy_state.read(file)
     except JournalError as error:
         return [*found, c.COPIER.unknown(here.me, str(error), mend=c.AS_ROOT)]
     wall = time.time()
@@ -83,7 +80,7 @@ async def readable(here: Here) -> list[Finding]:
     """As the agent's user, who is the source when the other node pulls."""
     found = []
     for name, chosen in here.config.copies.items():
-        places = [place for place in _places(chosen.settings) if place.exists()]
+        places = [place for place in chosen.settings.places if place.exists()]
         if not places:
             continue
         argv = (*here.as_agent, "find", *map(str, places), *_UNREADABLE)
@@ -107,10 +104,3 @@ async def readable(here: Here) -> list[Finding]:
 
 # find(1): a folder that may not be looked into is one, too.
 _UNREADABLE = ("-not", "-type", "l", "-not", "-readable", "-print")
-
-
-def _places(settings: Any) -> list[Path]:
-    return [
-        *getattr(settings, "paths", ()),
-        *([settings.path] if hasattr(settings, "path") else []),
-    ]

@@ -21,8 +21,9 @@ def pieces(config: Config, choices: Choices) -> tuple[Piece, ...]:
     if not config.copies:
         return ()
     written = writable(config)
+    read = [place for chosen in config.copies.values() for place in chosen.settings.places]
     text = "".join(f"ReadWritePaths=-{_quoted(path)}\n" for path in written)
-    places = shlex.join(map(str, dict.fromkeys((*written, *_read(config)))))
+    places = shlex.join(map(str, dict.fromkeys((*written, *read))))
     return tuple(
         Piece(
             host=node,
@@ -53,12 +54,6 @@ def writable(config: Config) -> tuple[Path, ...]:
                 # A file is put in place by a new one beside it, too.
                 found += [path.parent if path.is_file() else path for path in paths]
     return tuple(dict.fromkeys(found))
-
-
-def _read(config: Config) -> list[Path]:
-    return [
-        c.settings.path for c in config.copies.values() if isinstance(c.settings, sqlite.Settings)
-    ]
 
 
 def _quoted(path: Path) -> str:

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from understudy.core.observations import Pbx
 from understudy.errors import AdapterError, JournalError, Refused, UnderstudyError, told
-from understudy.ports import Clock, Copy, Service, Source
+from understudy.ports import Clock, Copy, Pulled, Service, Source
 
 from . import copy_state
 from .copy_state import ClassState, CopyState, Files, Role
@@ -117,13 +117,20 @@ class Copier:
             trouble = (
                 f"{error.strerror or error} ({error.filename})" if error.filename else str(error)
             )
-        self._ended(copy.name, role, at.wall, trouble, took=self._clock.now().boot - at.boot)
-        if pulled is not None and not trouble and pulled.changed:
-            self._note(copy.name, bytes=pulled.bytes)
+        took = self._clock.now().boot - at.boot
+        self._ended(copy.name, role, at.wall, trouble, pulled, took)
 
-    def _ended(self, name: str, role: Role, began: float, trouble: str, took: float) -> None:
+    def _ended(
+        self,
+        name: str,
+        role: Role,
+        began: float,
+        trouble: str,
+        pulled: Pulled | None,
+        took: float,
+    ) -> None:
         known = self._of(name)
-        if trouble:
+        if trouble or pulled is None:
             since = known.trouble_since if known.trouble else began
             self._note(name, busy="", trouble=trouble, trouble_since=since)
             if trouble != known.trouble:
@@ -131,8 +138,17 @@ class Copier:
             return
         if known.trouble:
             self._say(f"the copy of {name} is current again")
-        self._note(name, busy="", trouble="", trouble_since=0.0, as_of=began, took=took)
-        self._note(name, source=role.source, epoch=role.epoch)
+        self._note(
+            name,
+            busy="",
+            trouble="",
+            trouble_since=0.0,
+            as_of=began,
+            took=took,
+            source=role.source,
+            epoch=role.epoch,
+            bytes=pulled.bytes if pulled.changed else known.bytes,
+        )
 
     async def _put_in_place(self, copy: Copy, role: Role) -> None:
         async with put_lock(self._files.lock, LOCK_WITHIN):

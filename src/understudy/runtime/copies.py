@@ -67,13 +67,10 @@ class Copies:
         if state.phase is Phase.REJOINING:
             return  # `renew` has said it.
         theirs = claim is not None and claim.node == self._peer
-        if state.phase in PULLING and theirs:
-            self._say(pulls=True, epoch=state.epoch)
-        else:
-            self._say(pulls=False, epoch=state.epoch)
+        self._say(pulls=state.phase in PULLING and theirs, epoch=state.epoch)
 
     def _say(self, *, pulls: bool, epoch: int, renew: float = 0.0) -> None:
-        """Raises JournalError when it cannot be written and it matters."""
+        """Raises JournalError when it cannot be written."""
         role = Role(
             boot_id=self._boot_id,
             pulls=pulls,

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from understudy.adapters.claims import record
+from understudy.adapters.disk import sync_folder
 from understudy.config.settings import Seconds, setting
 from understudy.core.claim import Claim
 from understudy.errors import ClaimMissing, Denied, Unanswered, Unreachable
@@ -134,7 +135,7 @@ class FileClaims:
                 hint=f"Look at the space in {self._path.parent}: df -h {self._path.parent}",
             ) from error
         try:
-            _sync_directory(self._path.parent)
+            sync_folder(self._path.parent)
         except OSError as error:
             raise Unanswered(
                 f"{self.where} may be lost at a power cut: {error.strerror}"
@@ -147,11 +148,3 @@ def _locked(descriptor: int) -> bool:
     except BlockingIOError:
         return False
     return True
-
-
-def _sync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

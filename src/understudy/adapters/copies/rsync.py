@@ -9,7 +9,6 @@ into its files and must never reach the store.
     STORE/accept                                                       a person allows the next pull to lose files
 """
 
-import asyncio
 import filecmp
 import os
 import re
@@ -21,6 +20,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import NoReturn, ParamSpec, TypeVar
 
@@ -28,6 +28,7 @@ from understudy.adapters.copies import node_values
 from understudy.adapters.copies.node_values import NodeValue
 from understudy.adapters.copies.settings import CopySettings
 from understudy.adapters.copies.store import Store, tree
+from understudy.adapters.copies.threads import in_thread
 from understudy.adapters.processes import Finished, run
 from understudy.config.settings import setting
 from understudy.config.values import SYSTEM_FOLDERS
@@ -35,7 +36,6 @@ from understudy.errors import AdapterError, ConfigError, Denied, Refused, Unansw
 from understudy.ports import Pulled, Source
 
 ROOT = "root"  # In a snapshot: what / is on the nodes.
-ACCEPT = "accept"
 MANY = 20  # Files in a path: to lose more than half of so many is believed to be an accident.
 SILENCE = 60  # Seconds without a byte after which either rsync gives up (--timeout).
 STAGED = ".~tmp~"  # Where rsync keeps what --delay-updates delays.
@@ -78,6 +78,11 @@ class Settings(CopySettings):
         _check_paths(self.paths)
         _check_patterns(self.exclude)
         _check_values(self.values, self.paths)
+
+    @property
+    def places(self) -> tuple[Path, ...]:
+        """What is copied."""
+        return self.paths
 
     @property
     def values(self) -> tuple[NodeValue, ...]:
@@ -142,8 +147,7 @@ class Rsync:
 
     def accept(self) -> None:
         """Let the next pull that succeeds lose as many files as it may."""
-        self.store.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._accepted.touch()
+        self.store.accept()
 
     # At the standby
 
@@ -229,7 +233,7 @@ class Rsync:
             path: _difference(_below(new, path), old and _below(old, path))
             for path in self._settings.paths
         }
-        if not self._accepted.exists():
+        if not self.store.accepted.exists():
             for path, difference in found.items():
                 self._guard(node, path, difference)
         changed = any(each.changed for each in found.values())
@@ -237,8 +241,7 @@ class Rsync:
             self.store.commit(taken)
         else:
             self.store.discard()
-        # It was for this pull, and not for what happens in a year.
-        self._accepted.unlink(missing_ok=True)
+        self.store.use_up_acceptance()
         return Pulled(
             changed=changed,
             files=sum(each.new for each in found.values()),
@@ -258,10 +261,6 @@ class Rsync:
                 f"{node} has {found.after} files in {path}, and {where} {had}",
                 hint=f"If that is right: understudy copies accept {self.name}.",
             )
-
-    @property
-    def _accepted(self) -> Path:
-        return self.store.folder / ACCEPT
 
     async def keep(self) -> str:
         """Files alone, below their paths.  Raises Denied, Unanswered, OSError."""
@@ -452,15 +451,7 @@ async def _rsync(words: Sequence[str], give_up: float, env: Mapping[str, str]) -
 
 
 async def _in_thread(function: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """To its end, even when we are cancelled: nothing is written behind our back."""
-    work = asyncio.ensure_future(asyncio.to_thread(function, *args, **kwargs))
-    try:
-        return await asyncio.shield(work)
-    except asyncio.CancelledError:
-        while not work.done():
-            with suppress(asyncio.CancelledError):
-                await asyncio.wait([work])
-        raise
+    return await in_thread(partial(function, *args, **kwargs))
 
 
 def _below(root: Path, path: Path) -> Path:

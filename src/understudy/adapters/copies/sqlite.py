@@ -15,7 +15,6 @@ COMMIT.  So the file is read as it is, looked at before and after, and checked. 
 https://www.sqlite.org/fileformat.html, https://www.sqlite.org/howtocorrupt.html
 """
 
-import asyncio
 import errno
 import grp
 import hashlib
@@ -39,14 +38,16 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple, TypeVar
 
 from understudy.adapters.copies.settings import CopySettings
-from understudy.adapters.copies.store import INCOMING, Snapshot, Store, sync_folder
+from understudy.adapters.copies.store import INCOMING, Snapshot, Store
+from understudy.adapters.copies.threads import in_thread
+from understudy.adapters.disk import sync_folder
 from understudy.adapters.peers.door import LINE_LIMIT, answer_of
 from understudy.adapters.processes import run
 from understudy.config.settings import Seconds, setting
 from understudy.errors import AdapterError, Denied, Refused, Unanswered, Unreachable
 from understudy.ports import Pulled, Source
 
-DATA, ABOUT, ACCEPT = "data.sqlite3", "about.json", "accept"
+DATA, ABOUT = "data.sqlite3", "about.json"
 MANY = 20  # Rows from which on losing more than half of them is believed to be an accident.
 PATIENCE = 20.0  # Seconds for the source to be at rest for a moment; at most half of `within`.
 
@@ -71,6 +72,11 @@ class Settings(CopySettings):
         default=None,
         example="asterisk:asterisk",
     )
+
+    @property
+    def places(self) -> tuple[Path, ...]:
+        """What is copied."""
+        return (self.path,)
 
     def __post_init__(self) -> None:
         # A dataclass with slots is another class than super() knows.
@@ -105,15 +111,13 @@ class Sqlite:
         self.name = name
         self._settings = settings
         self.store = Store(folder, keep=settings.keep, keep_bytes=settings.keep_bytes)
-        self._accepted = folder / ACCEPT
 
     def accept(self) -> None:
         """Let the next pull that succeeds lose as many rows as it may.  Raises Denied."""
         try:
-            self.store.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._accepted.touch()
+            self.store.accept()
         except OSError as error:
-            raise Denied(f"{self._accepted} cannot be written: {error.strerror}") from error
+            raise Denied(f"{self.store.accepted} cannot be written: {error.strerror}") from error
 
     # At the standby
 
@@ -185,8 +189,7 @@ class Sqlite:
         if offer is not None:
             self._check_in(node, offer, newest, answer, stop)
             self.store.commit(taken)
-        # It was for this pull, and not for what happens in a year.
-        self._accepted.unlink(missing_ok=True)
+        self.store.use_up_acceptance()
 
     def _check_in(
         self,
@@ -226,7 +229,7 @@ class Sqlite:
 
     def _guard(self, node: str, about: About, newest: "_Kept | None") -> None:
         """A source that was wiped does not empty the standby."""
-        if newest is None or self._accepted.exists():
+        if newest is None or self.store.accepted.exists():
             return
         had = newest.about.rows
         if (had > 0 and about.tables == 0) or (had >= MANY and 2 * about.rows < had):
@@ -326,6 +329,9 @@ class _Stop:
         self.cancelled = False
         self._at, self._within, self._what = time.monotonic() + within, within, what
 
+    def cancel(self) -> None:
+        self.cancelled = True
+
     def __call__(self) -> bool:
         return self.cancelled or self.left <= 0
 
@@ -341,18 +347,8 @@ class _Stop:
 
 
 async def _beside(work: Callable[[], T], stop: _Stop) -> T:
-    """In a thread; when we are cancelled, wait for its end: nothing is written behind our back."""
-    job = asyncio.ensure_future(asyncio.to_thread(work))
-    try:
-        return await asyncio.shield(job)
-    except asyncio.CancelledError:
-        stop.cancelled = True
-        while not job.done():
-            with suppress(asyncio.CancelledError):
-                await asyncio.wait([job])
-        if not job.cancelled():
-            job.exception()  # Nobody else looks at it.
-        raise
+    """In a thread, which ends sooner when we are cancelled."""
+    return await in_thread(work, stop.cancel)
 
 
 def _pour(source: IO[bytes], target: IO[bytes] | None, stop: _Stop) -> tuple[int, str]:

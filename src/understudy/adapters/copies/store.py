@@ -17,6 +17,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from understudy.adapters.disk import sync_folder
+
+ACCEPT = "accept"  # A file: a person lets the next pull that succeeds lose as much as it may.
 INCOMING = "incoming"
 ASIDE = "aside"
 GOING = "going"  # What is being deleted.
@@ -81,6 +84,18 @@ class Store:
         sync_folder(self.folder)
         self._prune()
         return Snapshot(self.folder / name, _instant(name) or taken)
+
+    def accept(self) -> None:
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.accepted.touch()
+
+    @property
+    def accepted(self) -> Path:
+        return self.folder / ACCEPT
+
+    def use_up_acceptance(self) -> None:
+        """It was for this pull, and not for what happens in a year."""
+        self.accepted.unlink(missing_ok=True)
 
     def begin_aside(self) -> Path:
         """An empty folder for what is in place here, and would be lost by putting the newest snapshot there."""
@@ -179,11 +194,3 @@ def _sync(folder: Path) -> None:
             with Path(entry.path).open("rb") as file:
                 os.fsync(file.fileno())
     sync_folder(folder)
-
-
-def sync_folder(folder: Path) -> None:
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
