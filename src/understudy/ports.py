@@ -4,7 +4,7 @@ The adapters implement these; the runtime uses them; neither knows the other.  E
 own and may be cancelled at any await.  Unless a docstring says otherwise a failure is one of errors.AdapterError.
 """
 
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -133,6 +133,28 @@ class Pulled:
     bytes: int = 0  # That travelled, about.
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compared:
+    """What putting the newest snapshot in place would do here."""
+
+    unit: str  # "files", "rows", "transactions".
+    comes: int = 0  # Would be new or different.
+    bytes: int = 0  # Of these, about.
+    only_here: int = 0  # Would be overwritten or deleted, and is kept aside.
+    examples: tuple[str, ...] = ()  # Some of these, for people.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Merged:
+    """What became of what only the other node had."""
+
+    taken: tuple[str, ...] = ()  # Is in the data here now: one line each, for people.
+    known: int = 0  # Had been here before, and was deleted or changed since; or was taken before.
+    left: tuple[
+        str, ...
+    ] = ()  # Is kept aside at the other node alone: one line each, with the reason.
+
+
 class Snapshot(Protocol):
     """One whole state of a class of data."""
 
@@ -152,6 +174,9 @@ class Snapshot(Protocol):
 class Store(Protocol):
     def all(self) -> Sequence[Snapshot]:
         """The oldest first."""
+
+    def arrived(self) -> int:
+        """Bytes of the pull that is going on."""
 
     def asides(self) -> Sequence[Path]:
         """What `keep` has kept aside, the oldest first: nobody but a person removes it."""
@@ -173,6 +198,9 @@ class Copy(Protocol):
     async def pull(self, source: Source) -> Pulled:
         """Bring what is kept up to date: one new whole snapshot, or nothing at all.  Raises."""
 
+    async def compare(self) -> Compared:
+        """What `put` would do here now; changes nothing.  Raises."""
+
     async def keep(self) -> str:
         """Keep aside what is in place here and differs from the newest snapshot, which `put` would overwrite.
 
@@ -185,12 +213,61 @@ class Copy(Protocol):
         Only while the PBX here is stopped.
         """
 
+    def bundle(self, aside: Path, target: Path) -> bool:
+        """Write what of `aside` (of `store.asides()`) may be merged where it is missing, as one new file.
+
+        False, and no file, where nothing of it may.  Raises Denied, OSError.
+        """
+
+    async def merge(self, bundle: Path) -> Merged:
+        """At the active node, under the running PBX: take what is in the other node's bundle and was never here.
+
+        Nothing here is overwritten or deleted.  Safe to repeat: what was taken once is not taken twice.  The
+        bundle comes from the other node and is not to be believed.  Raises Denied, Unreachable, OSError.
+        """
+
     def serve(self, words: Sequence[str]) -> int:
         """At the source, in a process of its own: answer one request of `pull` on stdin and stdout.
 
         Returns the exit status.  The claim has been looked at; `words` come from the other node and
         are not to be believed.  Raises Refused, AdapterError.
         """
+
+
+class Watcher(Protocol):
+    """Hears from the active node whether data there has changed."""
+
+    def changes(self, source: Source, name: str) -> AsyncGenerator[bool, None]:
+        """True whenever class `name` may have changed there; False, every second or so, when it has not.
+
+        Ends when it is to be asked anew.  Raises where nobody watches.
+        """
+
+
+class Courier(Protocol):
+    """The way of bundles to the active node (Copy.bundle, Copy.merge)."""
+
+    async def ask(self, source: Source, name: str, mark: str) -> Mapping[str, Any] | None:
+        """What has become of that bundle; None where it has not come there.  Raises."""
+
+    async def bring(
+        self, source: Source, name: str, mark: str, bundle: Path, size: int, sha256: str
+    ) -> None:
+        """Return when it is there, whole.  Safe to repeat.  Raises."""
+
+
+class Database(Protocol):
+    """A class of data that a server of its own copies while it is being written: the agent's part."""
+
+    @property
+    def name(self) -> str:
+        """[copies.NAME]"""
+
+    async def promote(self) -> None:
+        """Copy from nobody, and take writes.  At once where that is so already.  Raises."""
+
+    async def demote(self) -> None:
+        """Take no writes any more.  Raises."""
 
 
 class Copies(Protocol):

@@ -19,9 +19,11 @@ from understudy.adapters.claims import CLAIMS
 from understudy.adapters.claims.dns import Place, resolve
 from understudy.adapters.copies import COPIES
 from understudy.adapters.copies.settings import CopySettings, OnStale
+from understudy.adapters.copies.watch import Watcher
 from understudy.adapters.kind import Kind
 from understudy.adapters.names import NAMES, SeveralNames, Target
 from understudy.adapters.notify import NOTIFIERS
+from understudy.adapters.peers.courier import Courier
 from understudy.adapters.peers.door import Door, Timeouts, over_ssh
 from understudy.adapters.peers.greeting import greets
 from understudy.adapters.probes import PROBES
@@ -33,7 +35,7 @@ from understudy.core.claim import Claim
 from understudy.core.observations import Order, PeerAnswer
 from understudy.core.policy import Policy
 from understudy.errors import ConfigError, Unreachable
-from understudy.ports import ClaimStore, Clock, Copy, Moment, Notifier, Probe, ServiceName
+from understudy.ports import ClaimStore, Clock, Copy, Database, Moment, Notifier, Probe, ServiceName
 from understudy.runtime import copy_state
 from understudy.runtime.companions import Companion
 from understudy.runtime.copier import Copier, Managed
@@ -170,7 +172,32 @@ def _copies(
         refuses=any(_settings(each).on_stale is OnStale.REFUSE for each in config.copies.values()),
         fetch=peer.fetch,
         report=report,
+        databases=_databases(config, policy.me, report),
+        strict=[
+            name
+            for name, chosen in config.copies.items()
+            if _settings(chosen).on_stale is OnStale.REFUSE
+        ],
     )
+
+
+def _databases(config: Config, node: str, report: Reports) -> dict[str, Database]:
+    """The classes of data that a server of their own copies."""
+    build: Callable[..., Any] = COPIES["mariadb"].build  # A ports.Copy, and this as well.
+    return {
+        name: build(name, chosen.settings, **_copies_place(config, node, name), report=report)
+        for name, chosen in config.copies.items()
+        if chosen.kind == "mariadb"
+    }
+
+
+def _copies_place(config: Config, node: str, name: str) -> dict[str, Any]:
+    """What every kind is given."""
+    return {
+        "node": node,
+        "folder": copy_state.store_place(config.journal.path) / name,
+        "addresses": {each: settings.address for each, settings in config.nodes.items()},
+    }
 
 
 def _settings(chosen: Chosen) -> CopySettings:
@@ -181,12 +208,7 @@ def _settings(chosen: Chosen) -> CopySettings:
 def copies_of(config: Config, node: str) -> dict[str, Copy]:
     """Every class of data, at either end, by its name."""
     return {
-        name: COPIES[chosen.kind].build(
-            name,
-            chosen.settings,
-            node=node,
-            folder=copy_state.store_place(config.journal.path) / name,
-        )
+        name: COPIES[chosen.kind].build(name, chosen.settings, **_copies_place(config, node, name))
         for name, chosen in config.copies.items()
     }
 
@@ -205,16 +227,28 @@ def copier_of(config: Config, node: Node, say: Callable[[str], None]) -> Copier:
         )
     return Copier(
         [
-            Managed(copy, _first_state(name, config.copies[name]))
+            Managed(
+                copy,
+                _first_state(name, config.copies[name]),
+                on_change=_settings(config.copies[name]).on_change,
+            )
             for name, copy in copies_of(config, me).items()
         ],
         journal=config.journal.path,
         boot_id=node.boot_id,
         reach=reach,
+        courier=Courier(),
+        watcher=Watcher(),
+        node=me,
         service=node.service,
         clock=node.clock,
         say=say,
     )
+
+
+def class_states(config: Config) -> tuple[ClassState, ...]:
+    """Every class of data as configured; nothing of it is copied yet."""
+    return tuple(_first_state(name, chosen) for name, chosen in config.copies.items())
 
 
 def _first_state(name: str, chosen: Chosen) -> ClassState:
@@ -369,6 +403,12 @@ class NoPeer:
         raise Unreachable(self._why)
 
     async def status(self) -> dict[str, Any]:
+        raise Unreachable(self._why)
+
+    async def calls(self) -> int:
+        raise Unreachable(self._why)
+
+    async def compare(self, epoch: int) -> None:
         raise Unreachable(self._why)
 
 

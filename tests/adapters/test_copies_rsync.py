@@ -21,8 +21,9 @@ from typing import Any
 import pytest
 
 from adapters.sshd import daemon
-from understudy.adapters.copies import rsync
-from understudy.adapters.copies.rsync import Rsync, Settings
+from understudy.adapters.copies.rsync import Rsync, Settings, put
+from understudy.adapters.copies.rsync.difference import difference
+from understudy.adapters.copies.threads import in_thread
 from understudy.adapters.peers.door import over_ssh
 from understudy.config.settings import Seconds
 from understudy.errors import ConfigError, Denied, Unreachable, told
@@ -211,7 +212,7 @@ def test_where_times_are_of_whole_seconds_the_content_tells(tmp_path: Path) -> N
         for path, content in ((new, text), (old, "exten => 100")):
             path.write_text(content)
             os.utime(path, ns=(1, 1_600_000_000 * 10**9))
-        return rsync._difference(new, old).changed
+        return difference(new, old).changed
 
     assert not is_changed("exten => 100")
     assert is_changed("exten => 101")
@@ -804,7 +805,7 @@ def test_a_cancelled_put_writes_nothing_any_more() -> None:
         written.append("all")
 
     async def story() -> None:
-        work = asyncio.ensure_future(rsync._in_thread(write))
+        work = asyncio.ensure_future(in_thread(write))
         await asyncio.to_thread(begun.wait, 60)
         work.cancel()
         await asyncio.wait([work], timeout=0.1)
@@ -1020,13 +1021,13 @@ def test_where_there_is_selinux_what_was_put_gets_its_labels(
     called = pair.folder / "called"
     folder = pair.folder / "sbin"
     folder.mkdir()
-    monkeypatch.setattr(rsync, "SYSTEM_FOLDERS", (str(folder),))
+    monkeypatch.setattr(put, "SYSTEM_FOLDERS", (str(folder),))
     pair.script(
         "sbin/restorecon", f"import sys\nopen({str(called)!r}, 'w').write(' '.join(sys.argv[1:]))"
     )
     pair.put()
-    assert not called.exists() or rsync.SELINUX.exists()
-    monkeypatch.setattr(rsync, "SELINUX", pair.folder)
+    assert not called.exists() or put.SELINUX.exists()
+    monkeypatch.setattr(put, "SELINUX", pair.folder)
     pair.put()
     assert called.read_text() == f"-R {pair.data}"
     pair.script("sbin/restorecon", "import sys\nsys.exit('no such context')")

@@ -21,6 +21,7 @@ from pathlib import Path
 import pytest
 
 from understudy.adapters.copies.sqlite import Settings, Sqlite
+from understudy.adapters.copies.sqlite import only_here as rows_only_here
 from understudy.adapters.copies.store import Snapshot
 from understudy.config.settings import Seconds
 from understudy.errors import AdapterError, Denied, Refused, Unreachable, told
@@ -1194,7 +1195,8 @@ def test_a_database_that_differs_is_kept_aside_with_its_journal(pair: Pair) -> N
     run(pair.here, "INSERT INTO astdb VALUES ('/mine', '1')")
     Path(f"{pair.here}-journal").write_bytes(b"")
     aside = Path(asyncio.run(pair.copy().keep()))
-    assert sorted(each.name for each in aside.iterdir()) == ["astdb", "astdb-journal"]
+    names = sorted(each.name for each in aside.iterdir())
+    assert names == ["astdb", "astdb-journal", "only-here.txt"]
     assert rows(aside / "astdb") == rows(pair.here)
     pair.put()
     assert rows(pair.here) == 100
@@ -1205,3 +1207,99 @@ def test_before_anything_was_copied_whatever_is_here_is_kept(pair: Pair) -> None
     make(pair.here, 3)
     aside = Path(asyncio.run(pair.copy().keep()))
     assert rows(aside / "astdb") == 3
+    assert not (aside / "only-here.txt").exists()
+
+
+def only_here(pair: Pair) -> list[str]:
+    """What a person reads of it, from the third line on."""
+    aside = Path(asyncio.run(pair.copy().keep()))
+    assert sorted(each.name for each in aside.parent.iterdir()) == [aside.name]
+    head, empty, *lines = (aside / "only-here.txt").read_text().splitlines()
+    copied = pair.snapshots[-1].name
+    wanted = f"What was in astdb here, and is not in the copy {copied}, which replaced it:"
+    assert (head, empty) == (wanted, "")
+    assert not [each for each in aside.iterdir() if each.is_dir()]
+    shutil.rmtree(aside)
+    return lines
+
+
+def test_rows_that_are_only_here_are_listed_for_a_person(pair: Pair) -> None:
+    run(pair.there, "INSERT INTO astdb VALUES ('/CF/6002', '6003')")
+    pair.pull()
+    pair.put()
+    run(
+        pair.here,
+        "INSERT INTO astdb VALUES ('/DND/6001', 'YES')",
+        "UPDATE astdb SET value = '6004' WHERE key = '/CF/6002'",
+        "DELETE FROM astdb WHERE key = '/registrar/5'",
+        'CREATE TABLE "my ""own"(a, b)',
+        """INSERT INTO "my ""own" VALUES (NULL, x'00ff'), (1.5, 'two' || char(10) || 'lines')""",
+    )
+    assert only_here(pair) == [
+        "astdb (key, value), 2 rows:",
+        "/CF/6002 6004",
+        "/DND/6001 YES",
+        "",
+        'my "own (a, b), 2 rows; the copy has no such table:',
+        "NULL x'00ff'",
+        "1.5 two?lines",
+        "",
+    ]
+
+
+def test_rows_in_a_journal_count_as_sqlite_counts_them(pair: Pair) -> None:
+    """What was committed to a log is here; half a transaction is not."""
+    pair.pull()
+    pair.put()
+    with open_(pair.here) as db:
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute("INSERT INTO astdb VALUES ('/DND/6001', 'YES')")
+        assert only_here(pair) == ["astdb (key, value), 1 row:", "/DND/6001 YES", ""]
+    pair.put()
+    kill_in_a_transaction(pair.here)
+    assert names_beside(pair.here) == ["-journal", ".understudy-old"]
+    assert only_here(pair) == ["no row"]
+    assert names_beside(pair.here) == ["-journal", ".understudy-old"]
+
+
+def test_a_long_list_of_rows_ends_and_a_table_of_another_shape_is_named(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rows_only_here, "MOST", 10)
+    pair.pull()
+    make(pair.here, 25, value="y" * 3000)
+    head, *some, last, empty = only_here(pair)
+    assert (head, len(some)) == ("astdb (key, value), 25 rows:", 10)
+    assert (last, empty) == ("... and 15 more", "")
+    assert all(len(line) < 1100 and line.endswith("y...") for line in some)
+    pair.here.unlink()
+    run(pair.here, "CREATE TABLE astdb(key, value, more)", "INSERT INTO astdb VALUES (1, 2, 3)")
+    assert only_here(pair) == [
+        "astdb: its columns are key, value, more here, and key, value in the copy.",
+        "Compare it by hand: sqlite3(1).",
+        "",
+    ]
+
+
+def test_what_cannot_be_compared_is_kept_all_the_same(
+    pair: Pair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pair.pull()
+    pair.here.write_bytes(b"no database" * 100)
+    (line,) = only_here(pair)
+    why = "file is not a database"
+    assert line == f"The rows could not be compared: {why}.  Compare both by hand: sqlite3(1)."
+    make(pair.here, 20_000)
+    monkeypatch.setattr(rows_only_here, "WITHIN", 0.0)
+    (line,) = only_here(pair)
+    assert line.startswith("The rows could not be compared: that took longer than 0 s.")
+
+
+def test_a_database_is_not_merged(pair: Pair, tmp_path: Path) -> None:
+    pair.pull()
+    make(pair.here, 3)
+    aside = Path(asyncio.run(pair.copy().keep()))
+    assert not pair.copy().bundle(aside, tmp_path / "bundle")
+    assert not (tmp_path / "bundle").exists()
+    said = refusal(Denied, lambda: asyncio.run(pair.copy().merge(tmp_path / "bundle")))
+    assert said == "astdb is a database: it is not merged, as the active node's counts"

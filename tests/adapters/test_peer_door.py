@@ -14,6 +14,7 @@ from adapters.bind import free_port
 from adapters.sshd import Sshd, daemon
 from understudy.adapters.peers.door import (
     Ask,
+    Calls,
     Door,
     Fence,
     PlaceOrder,
@@ -37,6 +38,7 @@ REQUESTS = (
     PlaceOrder(order=ORDER),
     Wake(),
     Status(),
+    Calls(),
 )
 
 

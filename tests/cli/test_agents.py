@@ -85,7 +85,8 @@ def test_two_daemons_switch_over_and_fail_over_by_order(two: CliPair) -> None:
 
     done = two.run("pbx02", "switchover", "--yes")  # Through the door: pbx01 must carry it out.
     assert done.returncode == 0, done.stderr
-    assert done.stdout == "pbx01 is standby, pbx02 is active and serves\n"
+    said = r"pbx01 is standby, pbx02 is active and serves: down about \d+\.\d s\n"
+    assert re.fullmatch(said, done.stdout)
     assert "active -> handing-over: a person ordered a switchover" in done.stderr
     assert (two.claim.node, two.claim.how) == ("pbx02", How.HANDED)
     assert (two.pbx_pid("pbx01"), bool(two.pbx_pid("pbx02"))) == (0, True)
@@ -95,7 +96,10 @@ def test_two_daemons_switch_over_and_fail_over_by_order(two: CliPair) -> None:
     until(lambda: two.json("pbx02", "status")["phase"] == "active", within=12, what="proofs")
     done = two.run("pbx01", "failover", "--yes", "--json")
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["said"] == "pbx01 is active and serves"
+    told = json.loads(done.stdout)
+    assert told["said"] == "pbx01 is active and serves"
+    assert told["down_seconds"] > 0
+    assert told["calls_lost"] is None  # Nobody has said how to count them.
     assert (bool(two.pbx_pid("pbx01")), two.pbx_pid("pbx02")) == (True, 0)
     events = two.json("pbx01", "events", "--since", "1m")["events"]
     assert {each["kind"] for each in events} == {"decision", "step", "order", "note"}

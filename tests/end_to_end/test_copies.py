@@ -142,6 +142,12 @@ def test_a_copy_that_is_too_old_refuses_and_says_so(tmp_path: Path) -> None:
         shown = pair.run("pbx02", "status").stdout
         assert "NOT PROTECTED" in shown
         assert "no copier is at work on pbx02: systemctl start understudy-copier here" in shown
+        assert "it would not take over by itself: nothing has been copied here yet" in shown
+        plan = pair.json("pbx01", "failover", "--dry-run")
+        assert (
+            'too old to serve with (on_stale = "refuse"): astdb was never copied' in plan["refused"]
+        )
+        assert plan["hint"].endswith("understudy failover --accept-loss astdb")
         done = pair.run("pbx01", "switchover", "--yes")
         assert done.returncode == 1
         assert "the copy on pbx02 is too old to serve with" in done.stdout + done.stderr

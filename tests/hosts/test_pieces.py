@@ -46,6 +46,25 @@ def test_the_guard_is_on_every_unit_that_only_the_active_node_runs(tmp_path: Pat
     )
 
 
+@pytest.mark.parametrize("pbx", PbxKind)
+def test_asterisk_alone_qualifies_its_phones_after_a_start(tmp_path: Path, pbx: PbxKind) -> None:
+    made = config(tmp_path, active_only="panel")
+    found = plan.pieces(made, Choices(pbx=pbx))
+    after = "\nExecStartPost=-+/usr/bin/systemctl --no-block restart understudy-qualify.service\n"
+    told = {(each.host, each.path) for each in found if after in each.text}
+    units = [each for each in found if each.path.endswith("/understudy-qualify.service")]
+    if pbx is not PbxKind.ASTERISK:
+        assert not told
+        assert not units
+        return
+    drop_in = "/etc/systemd/system/asterisk.service.d/understudy.conf"
+    assert told == {("pbx01", drop_in), ("pbx02", drop_in)}
+    assert [each.host for each in units] == ["pbx01", "pbx02"]
+    for unit in units:
+        assert "\nExecStart=/usr/bin/understudy" in unit.text
+        assert " qualify\n" in unit.text
+
+
 def test_secrets_are_marked(tmp_path: Path) -> None:
     for each in plan.pieces(config(tmp_path), KNOWN):
         assert each.secret == ("MDEyMzQ1" in each.text)

@@ -3,6 +3,7 @@
 Minutes, and the mirror: only for the distributions that DEB_DISTS names, as `make deb-test` does.
 """
 
+import json
 import os
 import re
 import shutil
@@ -19,7 +20,13 @@ from cli.pair import FAST
 
 HOUSE = Path(__file__).parents[2]
 DISTS = os.environ.get("DEB_DISTS", "").split()
-UNITS = ("understudy.service", "understudy-guard.service", "understudy-tick.service")
+UNITS = (
+    "understudy.service",
+    "understudy-guard.service",
+    "understudy-door.service",
+    "understudy-copier.service",
+    "understudy-tick.service",
+)
 PYTHON = "/usr/lib/understudy/bin/python3 -I"
 
 PBX = """\
@@ -209,7 +216,9 @@ def test_install_upgrade_remove(dist: str, package: Path, tmp_path: Path) -> Non
         assert host.state("understudy") == "inactive"  # There is no configuration yet.
 
         configure(host)
-        host.run("systemctl", "start", "nameserver", "understudy", "understudy-guard")
+        host.run(
+            "systemctl", "start", "nameserver", "understudy", "understudy-guard", "understudy-door"
+        )
         assert "understudy_tried" in host.run("nft", "list", "tables")
         host.run("understudy", "set-active", "pbx01", "--yes", "--accept-two-active")
         wait_for(lambda: is_active(host), host)
@@ -253,6 +262,13 @@ def test_install_upgrade_remove(dist: str, package: Path, tmp_path: Path) -> Non
         wait_for(lambda: host.main_pid("understudy") not in (agent, "0"), host)
         wait_for(lambda: is_active(host) and host.state("asterisk") == "active", host)
         assert host.run("find", "/var/lib/understudy", "!", "-user", "understudy") == ""
+
+        # The other node's requests: the doorkeeper has them answered, and without it they are answered as well.
+        status = ("runuser", "-u", "understudy", "--", "understudy", "answer", "status")
+        assert json.loads(host.run(*status))["phase"] == "active"
+        host.run("systemctl", "stop", "understudy-door")
+        assert json.loads(host.run(*status))["phase"] == "active"
+        host.run("systemctl", "start", "understudy-door")
 
         pbx, agent, guard = (host.main_pid(u) for u in ("asterisk", *UNITS[:2]))
         dpkg(host, newer(package, tmp_path))

@@ -3,16 +3,18 @@
 import asyncio
 import os
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
-from dataclasses import dataclass, field
+from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from understudy.adapters.copies.store import Store
+from understudy.adapters.peers.courier import Courier
 from understudy.core.observations import Pbx
 from understudy.errors import Denied, Unreachable
-from understudy.ports import Pulled, Source
+from understudy.ports import Compared, Merged, Pulled, Source
 from understudy.runtime import copy_state
 from understudy.runtime.copier import Copier, Managed
 from understudy.runtime.copies import Copies, fetch_all
@@ -38,8 +40,8 @@ class SlowCopy:
     cancelled: int = 0
 
     @property
-    def store(self) -> Any:
-        raise AssertionError("nobody asks")
+    def store(self) -> Store:
+        return Store(self.place.with_name("store"), keep=1, keep_bytes=0)
 
     def accept(self) -> None:
         raise AssertionError("nobody asks")
@@ -50,6 +52,9 @@ class SlowCopy:
             raise Unreachable(self.trouble)
         changed, self.kept = self.kept != self.says, self.says
         return Pulled(changed=changed, bytes=len(self.says))
+
+    async def compare(self) -> Compared:
+        return Compared(unit="lines", only_here=3)
 
     async def keep(self) -> str:
         return ""
@@ -63,6 +68,12 @@ class SlowCopy:
         self.puts += 1
         self.place.write_text(self.kept)
         return True
+
+    def bundle(self, aside: Path, target: Path) -> bool:
+        raise AssertionError("nothing is kept aside")
+
+    async def merge(self, bundle: Path) -> Merged:
+        raise AssertionError("nobody brings anything")
 
     def serve(self, words: Sequence[str]) -> int:
         raise AssertionError("nobody asks")
@@ -78,28 +89,43 @@ class Stopped:
         return self.is_
 
 
+class News:
+    """A ports.Watcher whose words a test chooses."""
+
+    def __init__(self) -> None:
+        self.words: asyncio.Queue[bool] = asyncio.Queue()
+
+    async def changes(self, source: Source, name: str) -> AsyncGenerator[bool, None]:
+        while True:
+            yield await self.words.get()
+
+
 class Here:
     """A copier with its files, and the agent's side of it."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, *, every: float = 0.5, on_change: bool = False) -> None:
         self.journal = folder / "journal.sqlite3"
+        self.watcher = News()
         self.copy = SlowCopy(folder / "place")
         self.service = Stopped()
         self.said: list[str] = []
         self.copier = Copier(
-            [Managed(self.copy, FIRST)],
+            [Managed(self.copy, replace(FIRST, every=every), on_change=on_change)],
             journal=self.journal,
             boot_id=BOOT,
             reach=("ssh", "pbx01"),
+            courier=Courier(),
+            watcher=self.watcher,
+            node="pbx02",
             service=self.service,  # type: ignore[arg-type]
             clock=SystemClock(),
             say=self.said.append,
         )
 
     def role(
-        self, *, boot_id: str = BOOT, pulls: bool = True, epoch: int = 7, renew: float = 0.0
+        self, *, boot_id: str = BOOT, pulls: bool = True, puts: bool = True, epoch: int = 7
     ) -> None:
-        role = Role(boot_id=boot_id, pulls=pulls, source="pbx01", epoch=epoch, renew=renew)
+        role = Role(boot_id=boot_id, pulls=pulls, puts=puts, source="pbx01", epoch=epoch)
         copy_state.write_role(copy_state.Files(self.journal).role, role)
 
     def agent(
@@ -287,3 +313,41 @@ def test_a_copy_that_refuses_is_stale_from_its_age_on(here: Here) -> None:
     copy_state.write(copy_state.place(here.journal), state)
     assert agent.stale_from(at) == pytest.approx(at.boot + 50, abs=0.5)
     assert here.agent(refuses=False).stale_from(at) == float("inf")
+
+
+def test_an_outdated_node_looks_only_when_it_is_asked_and_puts_nothing_in_place(here: Here) -> None:
+    async def story() -> None:
+        here.role(puts=False)
+        await asyncio.sleep(0.8)
+        assert here.copy.pulls == []
+        copy_state.Files(here.journal).now.touch()
+        await here.until(lambda: here.state.compared, "a look")
+        assert here.state.compared == Compared(unit="lines", only_here=3)
+        assert (here.state.as_of, here.copy.puts) == (0, 0)
+        here.role()
+        await here.until(lambda: here.state.as_of, "a copy")
+        assert here.copy.place.read_text() == "one"
+        assert here.state.compared is None
+
+    here.live(story)
+
+
+def test_a_change_is_pulled_at_once_and_no_change_keeps_the_copy_young(tmp_path: Path) -> None:
+    here = Here(tmp_path, every=60.0, on_change=True)
+
+    async def story() -> None:
+        here.role()
+        await here.until(lambda: here.state.as_of, "a copy")
+        await asyncio.sleep(0.5)
+        assert len(here.copy.pulls) == 1  # The next one is due in a minute.
+        here.copy.says = "two"
+        here.watcher.words.put_nowait(True)
+        await here.until(lambda: here.copy.place.read_text() == "two", "the change")
+        as_of = here.state.as_of
+        await asyncio.sleep(1.5)
+        here.watcher.words.put_nowait(False)
+        await here.until(lambda: here.state.as_of > as_of, "a younger copy")
+        assert here.state.as_of <= time.time() - 1.0
+        assert len(here.copy.pulls) == 2
+
+    here.live(story)

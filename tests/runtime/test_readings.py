@@ -204,7 +204,7 @@ def test_a_taker_that_served_and_died_needs_a_person() -> None:
     view = look(state)
     assert codes(view) == [Code.TAKER_DEAD]
     assert view.troubles[0].sentence.startswith("nobody serves: pbx01 took over")
-    assert "failover --accept-loss" in view.troubles[0].sentence
+    assert "failover --accept-loss all" in view.troubles[0].sentence
     assert "set-active" in view.waiting_for
 
 

@@ -40,7 +40,7 @@ async def run(
     argv: Sequence[str],
     *,
     within: float,
-    stdin: bytes = b"",
+    stdin: bytes | IO[bytes] = b"",
     limit: int = LIMIT,
     env: Mapping[str, str] | None = None,
     leaves_running: bool = False,
@@ -53,8 +53,8 @@ async def run(
     not waited for, even if that holds its output open.  `leaves_running` says that this is its purpose (it starts a
     daemon): its output is then a file without a name, so that the daemon may go on writing.
 
-    With `into` it writes its standard output itself into that open file, without a bound; Finished.out is empty.  The
-    file's offset moves: seek before reading.
+    `stdin` is what it reads: bytes, or an open file from where that stands.  With `into` it writes its standard output
+    itself into that open file, without a bound; Finished.out is empty.  The file's offset moves: seek before reading.
 
     Raises Unreachable when it cannot be started, Unanswered at the deadline.
     """
@@ -143,7 +143,7 @@ def _path() -> str:
 def _start(
     stack: ExitStack,
     argv: Sequence[str],
-    stdin: bytes,
+    stdin: bytes | IO[bytes],
     limit: int,
     env: Mapping[str, str] | None,
     leaves_running: bool,
@@ -153,7 +153,9 @@ def _start(
     out_file = into or (files[0] if leaves_running else None)
     err_file = files[1] if leaves_running else None
     words: int | IO[bytes] = subprocess.DEVNULL
-    if stdin:
+    if not isinstance(stdin, bytes):
+        words = stdin
+    elif stdin:
         (words,) = _files(stack, 1)
         words.write(stdin)
         words.seek(0)

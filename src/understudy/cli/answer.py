@@ -5,13 +5,20 @@ Over SSH it is the forced command of a user of its own: the request is in SSH_OR
 
 import asyncio
 import os
+import signal
+import sys
 from contextlib import closing, suppress
+from functools import partial
 from typing import Any
 
 import click
 
 from understudy.adapters.peers.door import (
     Ask,
+    AskMerged,
+    Bundle,
+    Calls,
+    Compare,
     Examine,
     Fence,
     Fetch,
@@ -24,19 +31,24 @@ from understudy.adapters.peers.door import (
     parse_request,
     render_answer,
 )
+from understudy.core.model import SERVING, Phase
 from understudy.core.observations import Order, Pbx, PeerAnswer, Verb
 from understudy.errors import JournalError, NotStopped, Refused, UnderstudyError, told
-from understudy.runtime.copies import fetch_all
+from understudy.runtime import statecodec
+from understudy.runtime.copies import compare_all, fetch_all
 from understudy.runtime.daemon import Node
 from understudy.runtime.door import fence_refusal, is_stopped, readiness, source_refusal
 from understudy.runtime.journal_lock import agent_lock
 from understudy.runtime.journal_rows import OrderState
+from understudy.runtime.merges import Inbox
 
+from . import calls
 from .facts import gather, to_json
 from .notes import note
 from .session import Session, pass_session
 
 FETCH_WITHIN = 50.0  # Seconds; the asker's deadline is above it.
+BUNDLE_WITHIN = 3600  # Seconds that a bundle may take to come.
 MARGIN = 10.0  # Seconds that a fence may take beyond stop_within; the asker's deadline is above it.
 
 
@@ -85,9 +97,24 @@ async def _answer(session: Session, request: Request) -> dict[str, Any] | PeerAn
             return await _examined(session)
         case Trial():
             return await _tried(session)
+        case Calls():
+            return await calls.answer(session)
         case Fetch(epoch=epoch):
             await _fetch(node, epoch)
             return {}
+        case Compare():
+            await compare_all(node.journal_path, node.clock, FETCH_WITHIN)
+            return {}
+        case Bundle():
+            await _check_source(session, request.copy, request.epoch)
+            signal.alarm(BUNDLE_WITHIN)  # An asker who sends no more must not hold us for ever.
+            inbox = Inbox(node.journal_path, request.copy)
+            inbox.receive(request.mark, request.size, request.sha256, sys.stdin.buffer)
+            return {}
+        case AskMerged():
+            await _check_source(session, request.copy, request.epoch)
+            report = Inbox(node.journal_path, request.copy).report(request.mark)
+            return {"report": report and statecodec.to_json(report)}
         case Stream():
             raise AssertionError("a stream is no JSON")
 
@@ -95,16 +122,37 @@ async def _answer(session: Session, request: Request) -> dict[str, Any] | PeerAn
 def _stream(session: Session, request: Stream) -> int:
     """Be the source of a class of data, if the claim says so at this moment."""
     from understudy import wiring
+    from understudy.adapters.copies.watch import watch_files
 
+    asyncio.run(_check_source(session, request.copy, request.epoch))
+    if request.words == ("watch",):
+        places = session.config.copies[request.copy].settings.places
+        return watch_files(places, is_still_source=partial(_still_serves, session.node))
+    copies = wiring.copies_of(session.config, session.node.policy.me)
+    return copies[request.copy].serve(request.words)
+
+
+def _still_serves(node: Node) -> bool:
+    """By the agent's last word: it reads the claim all the time."""
+    try:
+        with closing(node.journal()) as journal:
+            state = journal.state
+    except JournalError:
+        return False
+    claim = state.evidence.claim
+    ours = claim is not None and claim.node == node.policy.me
+    return ours and (state.phase in SERVING or state.phase is Phase.HANDING_OVER)
+
+
+async def _check_source(session: Session, copy: str, epoch: int) -> None:
+    """Whoever asks for our data, or brings his own, believes that we are active in `epoch`: so says the claim now."""
     node = session.node
-    copies = wiring.copies_of(session.config, node.policy.me)
-    if request.copy not in copies:
-        raise Refused(f"there is no [copies.{request.copy}] on {node.policy.me}")
-    facts = asyncio.run(gather(node, events=0))
-    refusal = source_refusal(facts.state, node.policy, facts.reading.claim, request.epoch)
+    if copy not in session.config.copies:
+        raise Refused(f"there is no [copies.{copy}] on {node.policy.me}")
+    facts = await gather(node, events=0)
+    refusal = source_refusal(facts.state, node.policy, facts.reading.claim, epoch)
     if refusal:
         raise Refused(refusal)
-    return copies[request.copy].serve(request.words)
 
 
 async def _fetch(node: Node, epoch: int) -> None:

@@ -7,13 +7,14 @@ from typing import Any
 
 from understudy.core.claim import Claim
 from understudy.core.evidence import absorb
-from understudy.core.model import NEVER, SERVING, Evidence, State, newborn
+from understudy.core.model import NEVER, SERVING, Evidence, Phase, State, newborn
 from understudy.core.observations import ClaimReading, PeerAnswer, Report, Seen
 from understudy.core.policy import Policy
 from understudy.core.votes import Verdict, verdict
 from understudy.errors import AdapterError, JournalError
 from understudy.ports import Moment
-from understudy.runtime import readings, statecodec
+from understudy.runtime import readings, stale, statecodec
+from understudy.runtime.copy_state import ClassState
 from understudy.runtime.daemon import Node
 from understudy.runtime.journal_rows import Event, Failing, RoundRow, Undelivered
 from understudy.runtime.protection import (
@@ -21,6 +22,7 @@ from understudy.runtime.protection import (
     Extras,
     Protection,
     Reason,
+    account_of,
     objections,
     of_standby,
     rules,
@@ -55,6 +57,16 @@ class Journalled:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Standby:
+    """What the node that is not active says of its data."""
+
+    phase: Phase
+    copies: tuple[ClassState, ...]
+    wall: float  # By its own clock, as all times of its copies.
+    measured: float  # To when an age counts that is to be compared with max_age.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
     """One node, as a command finds it."""
 
@@ -69,6 +81,8 @@ class Facts:
     reports: Reports = field(default_factory=dict)  # Asked just now, if at all.
     peer: PeerAnswer | None = None
     peer_trouble: str = ""
+    their_copies: Standby | None = None  # Asked just now.
+    stale: str = ""  # As runtime.stale.keeps says it.
 
     @property
     def claim(self) -> Claim | None:
@@ -116,14 +130,22 @@ class Facts:
             failing=self.journal.failing,
             undelivered=self.journal.undelivered,
             is_daemon=self.journal.is_daemon,
+            stale=self.stale,
         )
 
 
-async def gather(node: Node, *, peer: bool = False, ask: bool = False, events: int = 5) -> Facts:
+async def gather(
+    node: Node,
+    *,
+    peer: bool = False,
+    copies: bool = False,
+    ask: bool = False,
+    events: int = 5,
+) -> Facts:
     """Read the journal and the claim.
 
-    With `peer` the other node is asked whether it is ready, where that is the standby; with `ask` the check points
-    are asked.  Never raises.
+    With `peer` the other node is asked whether it is ready, with `copies` how old its data is, where that is the
+    standby; with `ask` the check points are asked.  Never raises.
     """
     journal = _journalled(node, events)
     reading, reports = await asyncio.gather(
@@ -140,8 +162,31 @@ async def gather(node: Node, *, peer: bool = False, ask: bool = False, events: i
         agent_pid=node.agent_pid,
         reports=reports,
         extras=_extras(node, journal, at),
+        stale=stale_copy(node, journal.state),
     )
-    return await _with_peer(facts, node) if peer else facts
+    if peer:
+        facts = await _with_peer(facts, node)
+    return await _with_copies(facts, node) if copies else facts
+
+
+def stale_copy(node: Node, state: State) -> str:
+    """Why the copy here keeps this node from taking over by itself; empty if it does not."""
+    at = node.clock.now()
+    copies = copies_of(node.copies_file)
+    return stale.keeps(copies, state, at.boot, at.wall, node.copies.stale_from(at))
+
+
+def standby(facts: Facts) -> Standby | None:
+    """How old the standby's data is; None where that has not been told (facts.peer_trouble)."""
+    if facts.standby != facts.policy.me:
+        return facts.their_copies
+    own = facts.extras.copies
+    return Standby(
+        phase=facts.state.phase,
+        copies=own.classes if own is not None else (),
+        wall=facts.at.wall,
+        measured=stale.measured(facts.state, facts.at.boot, facts.at.wall),
+    )
 
 
 async def ask_all(node: Node) -> Reports:
@@ -266,3 +311,24 @@ async def _with_peer(facts: Facts, node: Node) -> Facts:
         return replace(facts, peer_trouble=f"{peer} has not answered in {PEER_WITHIN:g} s")
     except AdapterError as error:
         return replace(facts, peer_trouble=str(error))
+
+
+async def _with_copies(facts: Facts, node: Node) -> Facts:
+    claim, peer = facts.claim, facts.policy.peer
+    if claim is None or claim.node != facts.policy.me:
+        return facts
+    try:
+        async with asyncio.timeout(PEER_WITHIN):
+            account = account_of(await node.peer.status())
+    except TimeoutError:
+        return replace(facts, peer_trouble=f"{peer} has not answered in {PEER_WITHIN:g} s")
+    except (AdapterError, JournalError) as error:
+        return replace(facts, peer_trouble=str(error))
+    view, extras = account.view, account.extras
+    found = Standby(
+        phase=view.phase,
+        copies=extras.copies.classes if extras.copies is not None else (),
+        wall=extras.wall,
+        measured=extras.wall - (view.patience.spent if view.patience is not None else 0.0),
+    )
+    return replace(facts, their_copies=found)

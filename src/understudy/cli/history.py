@@ -13,6 +13,7 @@ from understudy.errors import Refused
 from understudy.runtime import readings, statecodec
 from understudy.runtime.waiting import in_short
 
+from .facts import stale_copy
 from .session import Session, about, as_json, clock, duration, pass_session, print_json
 from .status import event_line
 
@@ -62,8 +63,11 @@ def instant(text: str) -> float:
 def why(session: Session, at: float | None, as_json: bool) -> int:
     """The rule and the votes behind what was done, or was not done."""
     when = time.time() if at is None else at + 0.999
-    with closing(session.node.journal()) as journal:
-        found = readings.why_at(journal, session.node.policy, when)
+    node = session.node
+    with closing(node.journal()) as journal:
+        # How old the copy was at another time is not kept.
+        kept = "" if at is not None else stale_copy(node, journal.state)
+        found = readings.why_at(journal, node.policy, when, stale=kept)
     if found is None:
         raise Refused(f"nothing was decided before {clock(when)}", hint="See: understudy events")
     if as_json:

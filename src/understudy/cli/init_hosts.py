@@ -211,7 +211,9 @@ def _table(flows: Sequence[Flow]) -> list[str]:
 
 def _next(config: Config) -> list[str]:
     first, second = config.pair.preferred, other_node(config, config.pair.preferred)
-    units = "understudy-guard understudy" + (" understudy-copier" if config.copies else "")
+    units = "understudy-guard understudy-door understudy" + (
+        " understudy-copier" if config.copies else ""
+    )
     return [
         "=== next",
         "",

@@ -27,13 +27,16 @@ VERBS = {
     "failover": "orders",
     "switchover": "orders",
     "rejoin": "orders",
+    "failback": "failback",
     "set-active": "record",
     "pause": "record",
     "resume": "record",
     "may-start": "may_start",
+    "qualify": "qualify",
     "doctor": "doctor",
     "copies": "copies",
     "answer": "answer",
+    "door": "door",
     "guard": "guard",
     "simulate": "tools",
     "explain": "tools",
@@ -42,7 +45,7 @@ VERBS = {
 }
 
 # They look at the whole host, or stop the PBX when all else fails; all others work as the agent's user.
-OF_ROOT = {"init", "doctor", "guard", "copies"}
+OF_ROOT = {"init", "doctor", "guard", "copies", "qualify"}
 
 
 class Verbs(click.Group):

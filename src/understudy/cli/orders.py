@@ -4,22 +4,29 @@ import asyncio
 import getpass
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Self
 
 import click
 
+from understudy.config import durations
 from understudy.core.model import SERVING, Phase
 from understudy.core.observations import Order, Verb
-from understudy.errors import Refused, Unanswered
+from understudy.core.votes import Verdict
+from understudy.errors import Refused, Unanswered, UnderstudyError
 from understudy.runtime import daemon, statecodec
 from understudy.runtime.daemon import Node
 
-from .facts import gather
-from .plan import Accepted, agree, order_plan, show
-from .session import Session, as_json, clock, pass_session, print_json
+from .calls import Counted, Counter, many
+from .downtime import downtime
+from .facts import Facts, gather
+from .plan import ALL, Accepted, Known, Plan, agree, claim_of, order_plan, show
+from .session import Session, about, as_json, clock, duration, pass_session, print_json
 
 Command = Callable[..., int]
+NOTHING = Accepted()
+LOOK_FOR_CALLS = 2.0  # Seconds between two looks while calls are waited for.
 UNFINISHED = ("open", "waiting")  # Events that are told when they have had their end.
 HINTS = {  # By the row that ended an order.
     "fence-unconfirmed": "If the other node is off, or you have stopped its PBX yourself: the same "
@@ -54,30 +61,48 @@ def order_options(command: Command) -> Command:
 )
 @click.option(
     "--accept-loss",
-    is_flag=True,
-    help="Take over from an outdated node: what the other one recorded is not here.",
+    multiple=True,
+    metavar="CLASS",
+    help="Serve with the copy of this class of data though it is too old.  May be given several times.  `all`: with "
+    "whatever there is, on an outdated node too: what the other one recorded is not here.",
 )
 @order_options
 @pass_session
 def failover(
     session: Session,
     accept_two_active: bool,
-    accept_loss: bool,
+    accept_loss: tuple[str, ...],
     dry_run: bool,
     yes: bool,
     as_json: bool,
 ) -> int:
     """Let the standby take over: the active node is dead, or must be treated so."""
-    accepted = Accepted(two_active=accept_two_active, loss=accept_loss)
-    return _give(session, Verb.FAILOVER, accepted, dry_run=dry_run, yes=yes, as_json=as_json)
+    accepted = Accepted(two_active=accept_two_active, loss=frozenset(accept_loss))
+    with Orders(session) as orders:
+        return orders.give(Verb.FAILOVER, accepted, dry_run=dry_run, yes=yes, as_json=as_json)
 
 
 @click.command()
+@click.option(
+    "--drain",
+    type=duration,
+    metavar="10m",
+    help="First wait up to that long for a moment without calls on the active node; new calls still come in.  When "
+    "the time is over it asks again; with --yes it goes on, and cuts off the calls that are left.  Ctrl-C "
+    "while it waits: nothing is done.  Needs [service] calls.",
+)
 @order_options
 @pass_session
-def switchover(session: Session, dry_run: bool, yes: bool, as_json: bool) -> int:
-    """Change the active node as planned, both nodes alive."""
-    return _give(session, Verb.SWITCHOVER, Accepted(), dry_run=dry_run, yes=yes, as_json=as_json)
+def switchover(
+    session: Session, drain: float | None, dry_run: bool, yes: bool, as_json: bool
+) -> int:
+    """Change the active node as planned, both nodes alive.
+
+    In the end it says for how long nobody served (from the stop of the one PBX to the first answer of the other), and
+    how many calls were cut off.
+    """
+    with Orders(session) as orders:
+        return orders.give(Verb.SWITCHOVER, drain=drain, dry_run=dry_run, yes=yes, as_json=as_json)
 
 
 @click.command()
@@ -85,28 +110,225 @@ def switchover(session: Session, dry_run: bool, yes: bool, as_json: bool) -> int
 @pass_session
 def rejoin(session: Session, dry_run: bool, yes: bool, as_json: bool) -> int:
     """Let an outdated or halted node be a standby again, with a new copy."""
-    return _give(session, Verb.REJOIN, Accepted(), dry_run=dry_run, yes=yes, as_json=as_json)
+    with Orders(session) as orders:
+        return orders.give(Verb.REJOIN, dry_run=dry_run, yes=yes, as_json=as_json)
 
 
-def _give(
-    session: Session, verb: Verb, accepted: Accepted, *, dry_run: bool, yes: bool, as_json: bool
-) -> int:
-    node = session.node
-    facts = asyncio.run(gather(node, ask=True, peer=verb is Verb.SWITCHOVER, events=0))
-    plan = order_plan(verb, facts, session.config.pair.service, accepted)
-    if dry_run:
-        print_json({"ok": not plan.refused, **plan.to_json()}) if as_json else show(plan)
-        return 1 if plan.refused else 0
-    if not as_json:
-        show(plan)
-    agree(plan, yes=yes)
-    place = _place_here if plan.node == node.policy.me else _place_there
-    said = _follow(place(session, verb, accepted), node, verb, quiet=as_json)
-    if as_json:
-        print_json({"ok": True, "said": said, **plan.to_json()})
-    else:
-        click.echo(said)
-    return 0
+class Orders:
+    """Places orders, and follows them to their end.  To be made before the session is used: see Counter."""
+
+    def __init__(self, session: Session) -> None:
+        """Raises ConfigError."""
+        self._session = session
+        self._counter = Counter(session)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._counter.close()
+
+    def give(
+        self,
+        verb: Verb,
+        accepted: Accepted = NOTHING,
+        *,
+        drain: float | None = None,
+        dry_run: bool = False,
+        yes: bool = False,
+        as_json: bool = False,
+    ) -> int:
+        """Show what it would do, ask, do it, and say what it has cost; the exit code.
+
+        `drain`: wait for a moment without calls first, so many seconds at most.  Raises Refused, Unanswered,
+        Unreachable, UsageError.
+        """
+        self._insist_on_classes(accepted)
+        plan, facts = self._plan(verb, accepted, drain=drain, asks=not yes)
+        if dry_run:
+            print_json({"ok": not plan.refused, **plan.to_json()}) if as_json else show(plan)
+            return 1 if plan.refused else 0
+        if not as_json:
+            show(plan)
+        agree(plan, yes=yes)
+        if drain is not None:
+            plan, facts = self._drained(plan, verb, accepted, drain, yes=yes, quiet=as_json)
+        move = self._move(verb, facts, plan)
+        placed = self.place(verb, plan.node, accepted=accepted, accept_loss=plan.accept_loss)
+        said = self._ended(placed, verb, accepted, quiet=as_json)
+        cost = self._cost(move, placed)
+        if as_json:
+            print_json({"ok": True, "said": said, **plan.to_json(), **asdict(cost)})
+        else:
+            click.echo(f"{said}{cost.words}")
+        return 0
+
+    def place(
+        self,
+        verb: Verb,
+        node: str,
+        *,
+        accepted: Accepted = NOTHING,
+        accept_loss: bool = False,
+    ) -> "Placed":
+        """At the agent of `node`, unasked.  Raises Refused, Unanswered, Unreachable, Denied."""
+        order = Order(
+            id=0, verb=verb, accept_two_active=accepted.two_active, accept_loss=accept_loss
+        )
+        here = node == self._session.node.policy.me
+        return _place_here(self._session, order) if here else _place_there(self._session, order)
+
+    def _insist_on_classes(self, accepted: Accepted) -> None:
+        classes = self._session.config.copies
+        for each in sorted(accepted.loss - {ALL, *classes}):
+            known = ", ".join((*classes, ALL))
+            raise click.UsageError(
+                f"--accept-loss {each}: there is no [copies.{each}].  There are: {known}."
+            )
+
+    def _plan(
+        self, verb: Verb, accepted: Accepted, *, drain: float | None = None, asks: bool = True
+    ) -> tuple[Plan, Facts]:
+        """By what is so now."""
+        peer, copies = verb is Verb.SWITCHOVER, verb is Verb.FAILOVER
+        facts = asyncio.run(
+            gather(self._session.node, ask=True, peer=peer, copies=copies, events=0)
+        )
+        active = claim_of(facts).node
+        # Who is dead has no calls, and asking takes its time.
+        unseen = verb is Verb.FAILOVER and facts.heard(active) is not Verdict.UP
+        if unseen or verb is Verb.REJOIN:
+            calls = Counted(node=active, why="the check points do not see it up" if unseen else "")
+        else:
+            calls = self._counter.count(active)
+        known = replace(self._known(calls), drain=drain, asks=asks)
+        return order_plan(verb, facts, known, accepted), facts
+
+    def _known(self, calls: Counted) -> Known:
+        from understudy import wiring
+
+        config = self._session.config
+        return Known(service=config.pair.service, calls=calls, classes=wiring.class_states(config))
+
+    def _drained(
+        self,
+        plan: Plan,
+        verb: Verb,
+        accepted: Accepted,
+        within: float,
+        *,
+        yes: bool,
+        quiet: bool,
+    ) -> tuple[Plan, Facts]:
+        """Wait for a moment without calls, by a look at everything anew.  Raises Refused."""
+        until, shown = time.monotonic() + within, None
+        while True:
+            calls = self._counter.count(plan.node)
+            if calls != shown and not quiet:
+                click.echo(f"{clock(time.time())}  {calls.sentence}", err=True)
+            shown, left = calls, until - time.monotonic()
+            if calls.number == 0:
+                again, facts = self._again(plan, verb, accepted)
+                if again.calls == 0:
+                    return again, facts
+            if left <= 0:
+                break
+            time.sleep(min(LOOK_FOR_CALLS, left))
+        late = f"after {durations.show(within)} there are still {calls.sentence}"
+        if not yes and not click.confirm(f"{late}.  Do it?", err=True):
+            raise Refused("nothing was done")
+        return self._again(plan, verb, accepted)
+
+    def _again(self, plan: Plan, verb: Verb, accepted: Accepted) -> tuple[Plan, Facts]:
+        """What was shown minutes ago need not be so any more.  Raises Refused."""
+        again, facts = self._plan(verb, accepted)
+        if again.node != plan.node:
+            raise Refused(f"nothing was done: {again.node} has become active meanwhile")
+        if again.refused:
+            raise Refused(again.refused, hint=again.hint)
+        return again, facts
+
+    def _move(self, verb: Verb, facts: Facts, plan: Plan) -> "_Move | None":
+        """As it is in the moment before: a person has read the plan for a while."""
+        if verb is Verb.REJOIN:
+            return None
+        old = claim_of(facts).node
+        heard = facts.heard(old)
+        return _Move(
+            verb=verb,
+            old=old,
+            new=facts.standby,
+            was_up=heard is Verdict.UP or (verb is Verb.SWITCHOVER and heard is not Verdict.DOWN),
+            calls=self._counter.count(old).number if plan.calls is not None else None,
+        )
+
+    def _ended(self, placed: "Placed", verb: Verb, accepted: Accepted, *, quiet: bool) -> str:
+        try:
+            return _follow(placed, self._session.node, verb, quiet=quiet)
+        except KeyboardInterrupt:
+            raise Unanswered(
+                f"nobody looks any more, but {placed.node} has the order: the {verb} goes on",
+                hint="See: understudy status, understudy events",
+            ) from None
+        except _RefusedThereError as refusal:
+            raise self._explained(verb, accepted, refusal) from None
+
+    def _explained(self, verb: Verb, accepted: Accepted, refusal: Refused) -> Refused:
+        """An agent only says that the order does not fit: is there data that has become too old meanwhile?"""
+        if verb is Verb.FAILOVER:
+            facts = asyncio.run(gather(self._session.node, copies=True, events=0))
+            with suppress(UnderstudyError):
+                plan = order_plan(verb, facts, self._known(Counted(node="")), accepted)
+                if plan.refused:
+                    return Refused(f"{refusal}; {plan.refused}", hint=plan.hint)
+        return refusal
+
+    def _cost(self, move: "_Move | None", placed: "Placed") -> "_Cost":
+        if move is None:
+            return _Cost()
+        node, began = self._session.node, placed.began
+        return _Cost(
+            calls_lost=move.calls,
+            # Who was down before was so for longer than from his stop on.
+            down_seconds=downtime(node, move.verb, old=move.old, new=move.new, since=began)
+            if move.was_up
+            else None,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Move:
+    """Who serves, and who will."""
+
+    verb: Verb
+    old: str
+    new: str
+    was_up: bool
+    calls: int | None  # In progress.
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Cost:
+    """What an order has cost; None: not known."""
+
+    down_seconds: float | None = None
+    calls_lost: int | None = None
+
+    @property
+    def words(self) -> str:
+        words = []
+        if self.down_seconds is not None:
+            exact = f"{self.down_seconds:.1f} s"
+            words.append(
+                f"down about {exact if self.down_seconds < 60 else about(self.down_seconds)}"
+            )
+        if self.calls_lost is not None:
+            words.append(f"{many(self.calls_lost)} lost")
+        return f": {', '.join(words)}" if words else ""
+
+
+class _RefusedThereError(Refused):
+    """The agent refused the order."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,24 +345,26 @@ class _Progress:
 
 
 @dataclass(frozen=True, slots=True)
-class _Placed:
+class Placed:
+    """An order that an agent has."""
+
     node: str
-    placed: float  # Wall clock.
+    began: float  # time.monotonic().
     ask: Callable[[], _Progress]
 
 
-def _place_here(session: Session, verb: Verb, accepted: Accepted) -> _Placed:
-    node = session.node
+def _place_here(session: Session, order: Order) -> Placed:
+    node, began = session.node, time.monotonic()
     if not node.journal_path.exists():
         with node.as_agent():
             pass  # The agent has never run here: it begins with this order.
     journal = node.journal()
     placed = node.clock.now().wall
     number = journal.place(
-        verb,
+        order.verb,
         by=_person(),
-        accept_two_active=accepted.two_active,
-        accept_loss=accepted.loss,
+        accept_two_active=order.accept_two_active,
+        accept_loss=order.accept_loss,
     )
     if node.agent_pid is None:
         daemon.run_tick(session.build())
@@ -158,13 +382,12 @@ def _place_here(session: Session, verb: Verb, accepted: Accepted) -> _Placed:
             events=[statecodec.to_json(each) for each in journal.events(since=placed, limit=20)],
         )
 
-    return _Placed(node.policy.me, placed, ask)
+    return Placed(node.policy.me, began, ask)
 
 
-def _place_there(session: Session, verb: Verb, accepted: Accepted) -> _Placed:
-    node = session.node
+def _place_there(session: Session, order: Order) -> Placed:
+    node, began = session.node, time.monotonic()
     placed = node.clock.now().wall
-    order = Order(id=0, verb=verb, accept_two_active=accepted.two_active, accept_loss=accepted.loss)
     said = asyncio.run(node.peer.order(order))
     click.echo(f"{node.policy.peer}: {said}", err=True)
     number = next((word for word in said.split() if word.isdigit()), "")
@@ -186,10 +409,10 @@ def _place_there(session: Session, verb: Verb, accepted: Accepted) -> _Placed:
             events=[each for each in events if each["wall"] >= placed],
         )
 
-    return _Placed(node.policy.peer, placed, ask)
+    return Placed(node.policy.peer, began, ask)
 
 
-def _follow(placed: _Placed, node: Node, verb: Verb, *, quiet: bool) -> str:
+def _follow(placed: Placed, node: Node, verb: Verb, *, quiet: bool) -> str:
     """Print what is decided, until the order has had its end.  Raises Refused, Unanswered."""
     policy = node.policy
     patience = 2 * policy.stop_within + node.start_within + policy.announce + daemon.RESERVE
@@ -203,7 +426,7 @@ def _follow(placed: _Placed, node: Node, verb: Verb, *, quiet: bool) -> str:
                 told.add((event["wall"], event["text"]))
                 click.echo(f"{clock(event['wall'])}  {placed.node}: {event['text']}", err=True)
         if progress.state == "refused":
-            raise Refused(f"{placed.node} refuses the {verb}: {progress.why}")
+            raise _RefusedThereError(f"{placed.node} refuses the {verb}: {progress.why}")
         if progress.state == "used" and not progress.is_moving:
             end = _end(verb, placed.node, progress)
             if end:

@@ -86,7 +86,7 @@ def _rows(facts: Facts, view: Status, found: Protection) -> Iterator[Row]:
     yield from _here(facts, view)
     yield from _check_points(view)
     yield from _copy(facts, found)
-    yield from _times(view)
+    yield from _times(facts, view)
     label = "troubles"
     for each in view.troubles:
         grave = each.level is Level.CRITICAL
@@ -141,9 +141,12 @@ def _copy(facts: Facts, found: Protection) -> Iterator[Row]:
             text += f", {each.busy}"
         if each.trouble:
             text += f"; {each.trouble} (since {clock(each.trouble_since)})"
+        for more in (each.note, each.unmerged and f"not merged yet: {each.unmerged}"):
+            text += f"; {more}" if more else ""
         if serving:
             text += f"; on {found.standby}, asked {about(asked_ago)} ago"
-        yield label, text, WARNING if each.is_stale(wall) else ""
+        worrying = each.is_stale(wall) or each.note or each.unmerged
+        yield label, text, WARNING if worrying else ""
         label = ""
     if label:
         yield label, "nothing is known of it", WARNING
@@ -169,15 +172,13 @@ def _node(node: NodeView, *, is_standby: bool) -> Iterator[Row]:
             yield "", f"  {vote.checkpoint}: {vote.text}", "dim"
 
 
-def _times(view: Status) -> Iterator[Row]:
+def _times(facts: Facts, view: Status) -> Iterator[Row]:
     if view.patience is not None:
         patience = view.patience
         spent = f"{about(patience.spent)} of {about(patience.total)} spent"
-        yield (
-            "patience",
-            f"{spent}; it takes over in {about(patience.takes_in)} at the earliest",
-            WARNING,
-        )
+        if not facts.stale:
+            spent += f"; it takes over in {about(patience.takes_in)} at the earliest"
+        yield "patience", spent, WARNING
     if view.waiting_for:
         yield "waits for", view.waiting_for, ""
     if view.proofs is not None:

@@ -56,6 +56,14 @@ class Recorder:
             file.write(f"{name}\n")
 
 
+def leave_last(folder: Path, node: str) -> None:
+    """A message in the very last moment: no copy has it."""
+    name = f"{node}-last.txt"
+    (messages_folder(folder) / name).write_text("Please call back.\n")
+    with (folder / "recorded").open("a") as ledger:
+        ledger.write(f"{name}\n")
+
+
 @dataclass(frozen=True, slots=True)
 class Kept:
     """What is in one place."""

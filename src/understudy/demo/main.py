@@ -209,14 +209,12 @@ class Play:
             raise Failed("pbx02 did not go on answering when pbx01 was back")
 
     async def _switch_back(self) -> None:
-        self._begin("a person brings pbx01 back, first as the standby")
-        await self._order(FIRST, "rejoin")
-        await self._until(
-            "pbx01 is standby", lambda: self._phase(FIRST) is Phase.STANDBY, RETURNING
-        )
+        self._begin("a person looks what the way home would do")
+        said = await self._type(FIRST, "failback", "plan")
         self._tell_data()
-        self._begin("a person switches back")
-        await self._order(SECOND, "switchover")
+        self._begin("and goes it: pbx01 gets its copy, pbx02 what only pbx01 had, then calls move")
+        plan_id = said[-1].rpartition(" ")[2]
+        await self._type(FIRST, "failback", "apply", plan_id, "--yes")
         await self._until("pbx01 serves again", lambda: self._serves(FIRST), SWITCHING)
         await self._until(
             "a call is answered by pbx01", lambda: self._answering == FIRST, SWITCHING
@@ -225,17 +223,19 @@ class Play:
         self._tell_data()
         await self._linger(LINGER)
 
-    async def _order(self, node: str, verb: str) -> None:
-        """As a person types it, only that nobody is asked."""
-        self._say(f"{node}$ understudy {verb} --yes")
+    async def _type(self, node: str, *words: str) -> Sequence[str]:
+        """As a person does, only that nobody is asked.  Returns what it said."""
+        line = f"understudy {' '.join(words)}"
+        self._say(f"{node}$ {line}")
         try:
-            done = await self._stage.person(node, verb, "--yes")
+            done = await self._stage.person(node, *words)
         except TimeoutError:
-            raise Failed(f"understudy {verb} on {node} did not end") from None
-        for line in done.said:
-            self._say(f"        {line}")
+            raise Failed(f"{line} on {node} did not end") from None
+        for each in done.said:
+            self._say(f"        {each}")
         if done.code != 0:
-            raise Failed(f"understudy {verb} on {node} ended with {done.code}: {done.said[-1]}")
+            raise Failed(f"{line} on {node} ended with {done.code}: {done.said[-1]}")
+        return done.said
 
     # What it waits for
 

@@ -107,6 +107,7 @@ _VOICEMAIL = """\
 [copies.voicemail]
 kind = "rsync"
 paths = [{path}]
+merge = "files"            # What pbx01 recorded in its last moment comes to pbx02 when pbx01 is back.
 every = "1s"
 """
 _AGENTS = """\
@@ -214,8 +215,8 @@ class Done:
     @property
     def said(self) -> list[str]:
         """What a person reads at the end of it: the answer, or the complaint and its hint."""
-        text = self.out if self.code == 0 else self.err
-        return text.splitlines()[-2:] or [f"exit code {self.code}"]
+        lines = self.out.splitlines() if self.code == 0 else self.err.splitlines()[-2:]
+        return lines or [f"exit code {self.code}"]
 
 
 class Stage:
@@ -232,6 +233,7 @@ class Stage:
         self.copies_files = shutil.which("rsync") is not None
         self._agents: dict[str, asyncio.subprocess.Process] = {}
         self._copiers: dict[str, asyncio.subprocess.Process] = {}
+        self._doors: dict[str, asyncio.subprocess.Process] = {}
         self._nrpe: list[NrpeResponder] = []
         self._dns: NameServer | None = None
         # Each question blocks a thread: two agents ask three check points about two nodes.
@@ -261,6 +263,7 @@ class Stage:
         (host.folder / "pid").unlink(missing_ok=True)  # /run is empty after a boot.
         self._agents[name] = await self._start(host, "run")
         self._copiers[name] = await self._start(host, "copies", "run")
+        self._doors[name] = await self._start(host, "door")
 
     async def _start(self, host: Host, *words: str) -> asyncio.subprocess.Process:
         with host.log.open("a") as log:
@@ -275,9 +278,10 @@ class Stage:
             )
 
     async def power_off(self, name: str) -> None:
-        """SIGKILL for the agent, the copier and the PBX."""
+        """A last message is left; then SIGKILL for the agent, the copier and the PBX."""
         (self.hosts[name].folder / NO_POWER).touch()
-        for processes in (self._agents, self._copiers):
+        await asyncio.to_thread(data.leave_last, self.hosts[name].folder, name)
+        for processes in (self._agents, self._copiers, self._doors):
             process = processes.pop(name, None)
             if process is not None:
                 _kill(process.pid)
@@ -471,7 +475,7 @@ class Stage:
 
     async def _strike(self) -> None:
         """End everything.  Takes some seconds at most; safe to repeat."""
-        started = (*self._agents.values(), *self._copiers.values())
+        started = (*self._agents.values(), *self._copiers.values(), *self._doors.values())
         agents = [each for each in started if each.returncode is None]
         for agent in agents:
             with suppress(ProcessLookupError):
@@ -479,6 +483,7 @@ class Stage:
         await asyncio.gather(*map(_see_ended, agents))
         self._agents.clear()
         self._copiers.clear()
+        self._doors.clear()
         for _ in range(ROUNDS):  # What is killed may just have started something.
             for pid in _ours(self.folder):
                 _kill(pid)

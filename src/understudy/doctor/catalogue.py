@@ -379,6 +379,93 @@ COPY_READABLE = Check(
     why="A class of which one file cannot be read is not copied at all: half a copy is none.",
     mend="ls -l the file; id {user}; usermod -a -G GROUP {user}, or exclude it",
 )
+MARIADB_TOOLS = Check(
+    word="mariadb-tools",
+    asks="Are PyMySQL, mariadb-dump and mariadb-binlog there, where MariaDB is copied?",
+    level=CRITICAL,
+    why="The agent cannot open the database when it takes over, or a standby cannot be given the data anew.",
+    mend="apt install mariadb-client",
+)
+MARIADB = Check(
+    word="mariadb",
+    asks="Can MariaDB be asked here, and is it 10.5.9 or later?",
+    level=CRITICAL,
+    why="A database that nobody can ask stays read-only after a failover: the PBX starts and records nothing.",
+    mend="systemctl status mariadb",
+)
+MARIADB_RIGHTS = Check(
+    word="mariadb-rights",
+    asks="May the agent's user open, close and read MariaDB?",
+    level=CRITICAL,
+    why="It cannot open the database in a failover; or the other node is given a dump without all that is in it.",
+    mend="understudy init --install",
+)
+MARIADB_PASSWORD = Check(
+    word="mariadb-password",
+    asks="Is the other node's password for MariaDB there, and closed to others?",
+    level=CRITICAL,
+    why="Without it this node cannot copy after the roles have changed; whoever reads it reads every database.",
+    mend="copy {file} from the other node, then: chmod 600 {file}; understudy init --install",
+)
+MARIADB_SETTINGS = Check(
+    word="mariadb-settings",
+    asks="Is MariaDB set as copying needs it (binary log, GTID, server-id, TLS, semi-synchronous)?",
+    level=CRITICAL,
+    why="The other node cannot copy from this one, or rows that were acknowledged are gone after a failover.",
+    mend="understudy init --install, then once: systemctl restart mariadb",
+)
+MARIADB_BOOT = Check(
+    word="mariadb-boot",
+    asks="Is MariaDB read-only when it starts?",
+    level=CRITICAL,
+    why="A node that comes back at night takes rows that the active one does not have: two databases, and neither "
+    "is whole.",
+    mend="understudy init --install, then once: systemctl restart mariadb",
+)
+MARIADB_DATABASES = Check(
+    word="mariadb-databases",
+    asks="Are the databases that are here those that the configuration names?",
+    level=WARNING,
+    why="What is written to another one is copied too, but a standby that is filled anew does not get it: from the "
+    "first such row on it copies nothing.",
+    mend="mend [copies.NAME] databases on both nodes, then there: understudy init --install",
+)
+MARIADB_TABLES = Check(
+    word="mariadb-tables",
+    asks="Is every table of the databases that are copied transactional?",
+    level=CRITICAL,
+    why="A power cut in the middle of a statement leaves half of it, on one node: the copy breaks or differs.",
+    mend="on the active node: ALTER TABLE {table} ENGINE=InnoDB",
+)
+MARIADB_MERGE = Check(
+    word="mariadb-merge",
+    asks="Have the tables that are to be merged the key columns that are named?",
+    level=WARNING,
+    why="Rows that only the dead node had are kept aside after a failover, and not merged.",
+    mend="mend [copies.NAME] merge",
+)
+MARIADB_WRITES = Check(
+    word="mariadb-writes",
+    asks="Does MariaDB take writes on the active node, and nowhere else?",
+    level=CRITICAL,
+    why="A row that is written on the standby stops the copying; where nobody takes writes nothing is recorded.",
+    mend='mariadb -e "SET GLOBAL read_only = ON"; who writes here?  SHOW PROCESSLIST',
+)
+MARIADB_REPLICATION = Check(
+    word="mariadb-replication",
+    asks="Does the standby's MariaDB copy from the active one's?",
+    level=CRITICAL,
+    why="Every row since it stopped would be missing after a failover.",
+    mend='journalctl -u understudy-copier; mariadb -e "SHOW SLAVE STATUS\\G"',
+)
+MARIADB_SEMI_SYNC = Check(
+    word="mariadb-semi-sync",
+    asks="Does the standby have each row before it is acknowledged?",
+    level=WARNING,
+    why="What was recorded in the last moments before a failover may be lost, though the PBX was told that it is safe.",
+    mend="understudy doctor, on the standby: does it copy?",
+)
+
 MAIL = Check(
     word="mail",
     asks="Does a message go out, by every way that is configured?",
@@ -439,5 +526,19 @@ CHECKS: Mapping[str, tuple[Check, ...]] = {
         LAST_RESORT,
     ),
     "The copy of the data": (RSYNC, COPIER, COPY_FRESH, COPY_READABLE),
+    "MariaDB": (
+        MARIADB_TOOLS,
+        MARIADB,
+        MARIADB_RIGHTS,
+        MARIADB_PASSWORD,
+        MARIADB_SETTINGS,
+        MARIADB_BOOT,
+        MARIADB_DATABASES,
+        MARIADB_TABLES,
+        MARIADB_MERGE,
+        MARIADB_WRITES,
+        MARIADB_REPLICATION,
+        MARIADB_SEMI_SYNC,
+    ),
     "The machine": (SSH, SSH_FORCED, SSH_FORWARDING, DISK, INODES, SECRETS, MAIL),
 }

@@ -14,7 +14,7 @@ from understudy.errors import UnderstudyError, Unreachable, told
 from understudy.runtime.daemon import Node
 
 from . import catalogue as c
-from . import checkpoints, copies, finding, machine, settings, stage, units, way, zone
+from . import checkpoints, copies, finding, machine, mariadb, settings, stage, units, way, zone
 from .check import Check
 from .checkpoints import Sighting
 from .finding import Finding
@@ -47,6 +47,7 @@ EXAMINATIONS = (
     Examination(check=c.SSH, look=way.way, within=30.0),
     Examination(check=c.COPIER, look=copies.copier),
     Examination(check=c.COPY_READABLE, look=copies.readable, within=30.0),
+    Examination(check=c.MARIADB, look=mariadb.look, within=30.0),
     Examination(check=c.DISK, look=machine.disk),
     Examination(check=c.SECRETS, look=machine.secrets),
     Examination(check=c.NTP, look=machine.ntp),

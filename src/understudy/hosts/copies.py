@@ -6,6 +6,7 @@ what the groups of those folders may read.
 """
 
 import shlex
+from collections.abc import Sequence
 from pathlib import Path
 
 from understudy.adapters.copies import rsync, sqlite
@@ -31,15 +32,24 @@ def pieces(config: Config, choices: Choices) -> tuple[Piece, ...]:
             text=f"# Understudy (understudy init): where the copier puts what it has copied.\n[Service]\n{text}",
             why="The copier may write the folders of [copies.*], and nothing else of this host.",
             then=(
-                f"mkdir -p {shlex.join(map(str, written))}",
-                # Groups that own what is copied: the other node reads it as the agent's user.
-                f"for place in {places}; do test -e $place || continue; group=$(stat -c %G $place); "
-                f"test $group = root || usermod -a -G $group {choices.user}; done",
+                *_folders(written, places, choices.user),
                 "systemctl daemon-reload",
                 f"systemctl enable {UNIT}",
             ),
         )
         for node in config.nodes
+    )
+
+
+def _folders(written: Sequence[Path], places: str, user: str) -> tuple[str, ...]:
+    """None where all that is copied has a server that writes it."""
+    if not written:
+        return ()
+    return (
+        f"mkdir -p {shlex.join(map(str, written))}",
+        # Groups that own what is copied: the other node reads it as the agent's user.
+        f"for place in {places}; do test -e $place || continue; group=$(stat -c %G $place); "
+        f"test $group = root || usermod -a -G $group {user}; done",
     )
 
 

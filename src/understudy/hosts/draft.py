@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields
 from typing import Any, Protocol, get_type_hints
 
+from understudy.adapters.services.calls import PROGRAMS
 from understudy.config import durations, values
 from understudy.config.load import Catalogues
 from understudy.config.schema import Detection, NodeSettings, PairSettings
@@ -168,6 +169,8 @@ def _service(ask: Ask, pbx: str, right: Callable[[str], None]) -> dict[str, Any]
         service["active_only"] = active_only
     if ask("use_sudo", USE_SUDO, "no", aside=True) == "yes":
         service["use_sudo"] = True
+    if pbx in PROGRAMS:
+        service["calls"] = list(PROGRAMS[pbx])
     return service
 
 

@@ -8,6 +8,7 @@ from understudy.adapters.notify.mail import Settings as MailSettings
 from understudy.adapters.probes.nrpe import Settings as NrpeSettings
 from understudy.config.schema import Config
 
+from . import mariadb
 from .piece import Flow
 
 
@@ -48,6 +49,14 @@ def _between_nodes(config: Config) -> Iterator[Flow]:
                 port="22",
                 protocol="tcp",
                 why="SSH: ask, fence, wake, place an order",
+            )
+        for settings in mariadb.chosen(config):
+            yield Flow(
+                source=_node(config, source),
+                target=_node(config, target),
+                port=str(settings.port),
+                protocol="tcp",
+                why="MariaDB: the copy of the databases",
             )
 
 

@@ -2,10 +2,10 @@
 
 from understudy.config.schema import Config
 
-from . import copies, dns, firewall, nrpe, ours, privileges, sip, ssh, units
+from . import copies, dns, firewall, mariadb, nrpe, ours, privileges, sip, ssh, units
 from .piece import Choices, Flow, Piece
 
-CONCERNS = (ours, privileges, ssh, units, copies, sip, nrpe, dns)
+CONCERNS = (ours, privileges, ssh, units, copies, mariadb, sip, nrpe, dns)
 
 
 def pieces(config: Config, choices: Choices) -> tuple[Piece, ...]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from understudy.errors import JournalError
+from understudy.ports import Compared
 
 from . import statecodec
 
@@ -36,7 +37,13 @@ class ClassState:
     trouble: str = ""  # Why the last one was none.
     trouble_since: float = 0.0
     aside: str = ""  # Where that is kept which only this node had when it was last put in place in a new epoch.
-    busy: str = ""  # What is being done now: "pulling", "putting in place".
+    busy: str = ""  # What is being done now: "pulling", "putting in place", "merging".
+    arrived: int = 0  # Bytes of the pull that is going on.
+    compared: Compared | None = None  # What a rejoin would do here, as it was last looked at.
+    compared_at: float = 0.0
+    note: str = ""  # What the source said that a person should know: semi-sync is off.
+    merged: str = ""  # What became of what only this node had, at the node that serves now.
+    unmerged: str = ""  # Why some of it is not there yet.
 
     def age(self, wall: float) -> float | None:
         """Seconds; None if there is no copy."""
@@ -103,10 +110,11 @@ def read(path: Path) -> CopyState | None:
 
 def write(path: Path, state: CopyState) -> None:
     """Raises JournalError.  Everybody may read it: there are no secrets in it."""
-    _replace(path, statecodec.dumps(state))
+    replace_text(path, statecodec.dumps(state))
 
 
-def _replace(path: Path, text: str) -> None:
+def replace_text(path: Path, text: str) -> None:
+    """The whole file by rename, durably.  Raises JournalError."""
     new = path.with_name(f".{path.name}.new")
     try:
         handle = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW, 0o644)
@@ -143,6 +151,10 @@ class Role:
     source: str = ""
     epoch: int = 0
     renew: float = 0.0  # Every class must have been read there after this instant.
+    puts: bool = (
+        True  # And may put it in place.  Else it only looks what that would do, when it is asked.
+    )
+    serves: bool = False  # This node does: what only the other one had is merged here.
 
 
 def read_role(path: Path, boot_id: str) -> Role | None:
@@ -156,4 +168,4 @@ def read_role(path: Path, boot_id: str) -> Role | None:
 
 def write_role(path: Path, role: Role) -> None:
     """Raises JournalError."""
-    _replace(path, statecodec.dumps(role))
+    replace_text(path, statecodec.dumps(role))

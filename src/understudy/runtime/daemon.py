@@ -68,8 +68,14 @@ class Way(Peer, Protocol):
 
     async def status(self) -> dict[str, Any]: ...
 
+    async def calls(self) -> int:
+        """How many are in progress on its PBX.  Raises."""
+
     async def fetch(self, epoch: int) -> None:
         """Have it read all of our data, which does not change any more.  Raises."""
+
+    async def compare(self, epoch: int) -> None:
+        """Have it look what a rejoin would do to its data.  Raises."""
 
 
 @dataclass(slots=True)

@@ -68,11 +68,13 @@ def status(
     failing: Sequence[Failing] = (),
     is_daemon: bool = False,
     undelivered: Sequence[Undelivered] = (),
+    stale: str = "",
 ) -> Status:
     """How this node stands.
 
     `heartbeat` is when its agent last wrote (wall clock), `agent_pid` who holds the journal's lock; `booted` says that
-    the machine has booted since the agent wrote `state`, so that the boot times in it mean nothing.
+    the machine has booted since the agent wrote `state`, so that the boot times in it mean nothing; `stale` is what
+    runtime.stale.keeps says about the copy here.
     """
     if booted:
         state = absorb(state, Seen(booted=True), now, policy)
@@ -102,7 +104,7 @@ def status(
         proofs=_proofs(facts),
         paused_until=_ahead(claim.pause if claim is not None else 0, wall),
         settles_until=_ahead(claim.settle if claim is not None else 0, wall),
-        waiting_for=waiting_for(state, policy, now, wall, failing=current),
+        waiting_for=waiting_for(state, policy, now, wall, failing=current, stale=stale),
         agent=Agent(
             pid=agent_pid,
             heartbeat_age=None if heartbeat is None else max(wall - heartbeat, 0.0),
@@ -151,10 +153,12 @@ def why(
     rounds: Iterable[RoundRow] = (),
     events: Iterable[Event] = (),
     failing: Sequence[Failing] = (),
+    stale: str = "",
 ) -> Why | None:
     """The decision in force at wall clock time `at`; None if the journal holds none so early.
 
     `rounds` and `events` are those since that decision, as far as the journal has them: the votes are replayed.
+    `stale` is what runtime.stale.keeps says about the copy here, where `at` is now: it is not kept for later.
     """
     made = max((row for row in decisions if row.wall <= at), key=lambda row: row.id, default=None)
     if made is None:
@@ -184,7 +188,7 @@ def why(
         times=in_force.times,
         order=in_force.order,
         votes=_votes(in_force.votes, state, last, now),
-        kept=waiting_for(state, policy, now, at, failing=current),
+        kept=waiting_for(state, policy, now, at, failing=current, stale=stale),
         failing=current,
     )
 
@@ -217,7 +221,7 @@ def is_daemons(journal: SqliteJournal) -> bool:
     return journal.kept("agent") == DAEMON
 
 
-def why_at(journal: SqliteJournal, policy: Policy, at: float) -> Why | None:
+def why_at(journal: SqliteJournal, policy: Policy, at: float, *, stale: str = "") -> Why | None:
     """As `why`, with what the journal has of that time.  Raises JournalError."""
     made = journal.decisions(until=at, limit=1)
     since = made[0].wall if made else at
@@ -228,6 +232,7 @@ def why_at(journal: SqliteJournal, policy: Policy, at: float) -> Why | None:
         rounds=journal.rounds(since=since, until=at, limit=REPLAYED),
         events=journal.events(since=since, until=at),
         failing=journal.failing(until=at),
+        stale=stale,
     )
 
 

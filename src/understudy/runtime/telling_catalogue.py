@@ -255,7 +255,7 @@ CATALOGUE: Mapping[str, Entry] = {
         subject="nobody serves: {peer} took over, has served, and is down",
         happened="{sentence}",
         did="Nothing: what {peer} recorded since it took over is not on {me}.",
-        do="Bring {peer} back.  Or accept that loss: understudy failover --accept-loss on {me}",
+        do="Bring {peer} back.  Or accept that loss: understudy failover --accept-loss all on {me}",
         over="{peer} answers again",
     ),
     "nobody-serves": Entry(

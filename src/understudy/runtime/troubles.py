@@ -93,7 +93,7 @@ def _service(view: Status, f: Facts) -> _Found:
             Level.CRITICAL,
             f"nobody serves: {view.peer} took over, has answered calls and does not answer now; what"
             f" it recorded is not here.  Understudy set-active {view.peer} when it is back, or"
-            " understudy failover --accept-loss.",
+            " understudy failover --accept-loss all.",
         )
     elif view.nobody_serves:
         yield Code.NOBODY_SERVES, Level.CRITICAL, f"nobody serves: {_whose_fault(view, f)}"

@@ -19,15 +19,25 @@ from .journal_rows import POINTING, WRITING, Failing
 
 
 def waiting_for(
-    state: State, policy: Policy, now: float, wall: float, *, failing: Sequence[Failing] = ()
+    state: State,
+    policy: Policy,
+    now: float,
+    wall: float,
+    *,
+    failing: Sequence[Failing] = (),
+    stale: str = "",
 ) -> str:
-    """One clause, for after a colon; empty when this node has nothing to wait for."""
+    """One clause, for after a colon; empty when this node has nothing to wait for.
+
+    `stale` is what runtime.stale.keeps says about the copy here.
+    """
     facts = Facts(state, NOTHING, now, wall, policy)
     match state.phase:
         case Phase.STANDBY:
-            return _standby(facts)
+            kept = f"; {by_itself(stale)}" if stale else ""
+            return _standby(facts) + kept
         case Phase.SUSPECTING:
-            return _suspecting(facts, failing)
+            return _suspecting(facts, failing, stale)
         case Phase.SILENT:
             return _silent(facts)
         case Phase.ACTIVE | Phase.DOUBTED:
@@ -37,6 +47,10 @@ def waiting_for(
         case Phase.HALTED:
             return "a person decides: understudy set-active NODE, or understudy rejoin"
     return f"the step under way: {step_of(state)}"
+
+
+def by_itself(stale: str) -> str:
+    return f"it would not take over by itself: {stale}"
 
 
 def obstacle(f: Facts) -> str:
@@ -141,8 +155,12 @@ def _standby(f: Facts) -> str:
     return f"the next round: {peer} does not answer"
 
 
-def _suspecting(f: Facts, failing: Sequence[Failing]) -> str:
+def _suspecting(f: Facts, failing: Sequence[Failing], stale: str) -> str:
     reason = obstacle(f)
+    if stale:
+        if reason:
+            return f"{reason}; {by_itself(stale)}"
+        return f"a person: {by_itself(stale)}; understudy failover says what that would cost"
     if reason:
         return reason
     if when.we_announced(f):
@@ -197,7 +215,7 @@ def _serving(f: Facts) -> str:
 def _outdated(f: Facts) -> str:
     if when.taker_has_served(f) and when.peer_is_down(f):
         return (
-            "a person: understudy set-active NODE, or understudy failover --accept-loss"
+            "a person: understudy set-active NODE, or understudy failover --accept-loss all"
             " (what the other node recorded is lost) [T6]"
         )
     return "a person: understudy rejoin, which renews our copy from the active node"

@@ -23,8 +23,13 @@ class CopySettings:
     )
     on_stale: OnStale = setting(
         'What a stale copy means for a failover.  "warn": the PBX starts with it, and people are told '
-        'how old it is.  "refuse": no failover by itself; `understudy failover --accept-loss` overrules.',
+        'how old it is.  "refuse": no failover by itself; `understudy failover --accept-loss CLASS` overrules.',
         default=OnStale.WARN,
+    )
+    on_change: bool = setting(
+        "Pull it as soon as something changes on the active node, which inotifywait(1) there tells: then it is "
+        "two seconds old at most, but for what takes longer to travel.  `every` stays as the net below.",
+        default=False,
     )
     within: Seconds = setting("How long one pull may take.", default=Seconds(600.0))
     keep: int = setting(

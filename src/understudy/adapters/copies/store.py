@@ -85,6 +85,19 @@ class Store:
         self._prune()
         return Snapshot(self.folder / name, _instant(name) or taken)
 
+    def arrived(self) -> int:
+        """Bytes of the pull that is going on; what it shares with the snapshot before has not travelled."""
+        incoming = self.folder / INCOMING
+        try:
+            found = [
+                each.stat(follow_symlinks=False)
+                for each in tree(incoming)
+                if each.is_file(follow_symlinks=False)
+            ]
+        except FileNotFoundError:  # It has just ended.
+            return 0
+        return sum(each.st_size for each in found if each.st_nlink == 1)
+
     def accept(self) -> None:
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.accepted.touch()

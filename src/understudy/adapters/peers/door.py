@@ -12,8 +12,14 @@ nodes are on one machine the line is the last arguments of `understudy --node OT
     status              {"ok": true, ...}
     doctor              {"ok": true, ...}: what the far side finds on itself
     trial               {"ok": true, "findings": [...]}: whether it can tell anybody anything
+    calls               {"ok": true, "calls": 3}, or null and "why": so many are in progress on its PBX
     fetch EPOCH         {"ok": true}: every class of data has been read here since; our PBX is stopped
+    compare EPOCH       {"ok": true}: the copier here has looked what a rejoin would do
     copy NAME EPOCH ... what that class's kind of copy has agreed upon; not JSON
+    bundle NAME EPOCH MARK BYTES SHA256
+                        {"ok": true}: these bytes came on standard input, and wait to be merged here
+    merged NAME EPOCH MARK
+                        {"ok": true, "report": null or {...}}: what has become of them
     any, refused        {"ok": false, "why": "..."}
 """
 
@@ -72,8 +78,20 @@ class Trial:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Calls:
+    """How many calls are in progress on your PBX?"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Fetch:
     """Read at the asker, who holds the claim in `epoch`, whatever you have not copied yet."""
+
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Compare:
+    """Look what a rejoin would do to your data; the asker holds the claim in `epoch`."""
 
     epoch: int
 
@@ -87,7 +105,41 @@ class Stream:
     words: tuple[str, ...]
 
 
-Request = Ask | Fence | PlaceOrder | Wake | Status | Examine | Trial | Fetch | Stream
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bundle:
+    """Take from standard input what only the asker had of a class of data."""
+
+    copy: str
+    epoch: int
+    mark: str  # Its name, the same for each try.
+    size: int  # Bytes.
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AskMerged:
+    """What has become of that bundle?"""
+
+    copy: str
+    epoch: int
+    mark: str
+
+
+Request = (
+    Ask
+    | Fence
+    | PlaceOrder
+    | Wake
+    | Status
+    | Examine
+    | Trial
+    | Calls
+    | Fetch
+    | Compare
+    | Bundle
+    | AskMerged
+    | Stream
+)
 
 
 def parse_request(line: str) -> Request:
@@ -110,14 +162,30 @@ def parse_request(line: str) -> Request:
             return Examine()
         case ["trial"]:
             return Trial()
+        case ["calls"]:
+            return Calls()
         case ["fetch", epoch]:
             return Fetch(epoch=_epoch(epoch))
+        case ["compare", epoch]:
+            return Compare(epoch=_epoch(epoch))
+        case ["bundle", words] if words.count(" ") == 4:
+            name, epoch, mark, size, sha256 = words.split(" ")
+            return Bundle(
+                copy=_node(name),
+                epoch=_epoch(epoch),
+                mark=_node(mark),
+                size=_epoch(size),
+                sha256=sha256,
+            )
+        case ["merged", words] if words.count(" ") == 2:
+            name, epoch, mark = words.split(" ")
+            return AskMerged(copy=_node(name), epoch=_epoch(epoch), mark=_node(mark))
         case ["copy", words] if words.count(" ") >= 2:
             name, epoch, rest = words.split(" ", 2)
             return Stream(copy=_node(name), epoch=_epoch(epoch), words=tuple(rest.split(" ")))
     raise Refused(
         f"not a request: {line[:60]!r}",
-        hint="One of: ask EPOCH, fence NODE EPOCH, order JSON, wake, status, doctor, trial, fetch EPOCH, "
+        hint="One of: ask EPOCH, fence NODE EPOCH, order JSON, wake, status, doctor, trial, calls, fetch EPOCH, "
         "copy NAME EPOCH ...",
     )
 
@@ -139,8 +207,16 @@ def render_request(request: Request) -> str:
             return "doctor"
         case Trial():
             return "trial"
+        case Calls():
+            return "calls"
         case Fetch(epoch=epoch):
             return f"fetch {epoch}"
+        case Compare(epoch=epoch):
+            return f"compare {epoch}"
+        case Bundle(copy=name, epoch=epoch, mark=mark, size=size, sha256=sha256):
+            return f"bundle {name} {epoch} {mark} {size} {sha256}"
+        case AskMerged(copy=name, epoch=epoch, mark=mark):
+            return f"merged {name} {epoch} {mark}"
         case Stream(copy=name, epoch=epoch, words=words):
             return " ".join(("copy", name, str(epoch), *words))
 
@@ -212,6 +288,7 @@ class Timeouts:
     status: float = 15.0
     doctor: float = 60.0  # Its own deadline is shorter: doctor.examine.WITHIN.
     trial: float = 80.0  # The same: doctor.mail.WITHIN.
+    calls: float = 10.0  # Above the 5 s that counting them may take there.
     fetch: float = 60.0  # Nobody serves meanwhile.
 
 
@@ -281,9 +358,22 @@ class Door:
         """Raises Unreachable, Denied."""
         return await self._question(Trial(), self._timeouts.trial)
 
+    async def calls(self) -> int:
+        """How many are in progress on its PBX.  Raises Unreachable, Denied with the reason why nobody knows."""
+        answer = await self._question(Calls(), self._timeouts.calls)
+        try:
+            return _whole(answer["calls"])
+        except (KeyError, ValueError) as error:
+            why = str(answer.get("why") or f"{self.node} does not say how many calls it has")
+            raise Denied(why) from error
+
     async def fetch(self, epoch: int) -> None:
         """Raises Unreachable, Denied."""
         await self._question(Fetch(epoch=epoch), self._timeouts.fetch)
+
+    async def compare(self, epoch: int) -> None:
+        """Raises Unreachable, Denied."""
+        await self._question(Compare(epoch=epoch), self._timeouts.fetch)
 
     async def _question(self, request: Request, within: float) -> dict[str, Any]:
         """For what changes nothing: whatever goes wrong, it could not be asked."""

@@ -3,8 +3,10 @@
 from dataclasses import dataclass
 
 from understudy.adapters.probes.sip import Transport
+from understudy.config import values
 from understudy.config.settings import HostPort, InputFile, Port, Seconds, setting
 
+from .calls import PROGRAMS
 from .shutoff import PORTS
 
 
@@ -36,6 +38,21 @@ class PbxSettings:
         "Run systemctl and nft by `sudo -n`, for an agent that is not root and has no polkit.",
         default=False,
     )
+    calls: tuple[str, ...] = setting(
+        "Says how many calls are in progress: a program with its whole path, and its arguments.  Orders then say how "
+        'many they cut off, and `switchover --drain` can wait for none.  It must say "N active calls" '
+        '(Asterisk), "N total" (FreeSWITCH), "all: N" (Kamailio), or a number alone; in 5 s.',
+        default=(),
+        example=list(PROGRAMS["asterisk"]),
+    )
+
+    def __post_init__(self) -> None:
+        """Root may run it: what it is must not depend on a PATH, or on a folder.  Raises ValueError."""
+        if self.calls and not self.calls[0].startswith("/"):
+            raise ValueError(
+                "calls does not begin with a whole path.  Write e.g. "
+                f"{values.text(list(PROGRAMS['asterisk']))}."
+            )
 
     @property
     def sip_port(self) -> int:

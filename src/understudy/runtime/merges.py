@@ -1,0 +1,165 @@
+"""What only an old active node had: its way to the node that serves now, as bundles.
+
+    JOURNAL's folder/merges/NAME/MARK.bundle      at the active node: it came whole, and waits for the copier there
+    JOURNAL's folder/merges/NAME/MARK.json        what became of it
+    STORE/aside/INSTANT.merged.json               the same, beside what was kept aside at the node that had it
+
+The name of a bundle says where it comes from, so each is sent, taken and reported once, however often either side
+dies in between.
+"""
+
+import hashlib
+import os
+import re
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO
+
+from understudy.errors import JournalError, Refused
+from understudy.ports import Copy, Merged
+
+from . import statecodec
+from .copy_state import replace_text
+
+MARK = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,126}")
+_CHUNK = 1 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MergeReport:
+    """What became of one bundle."""
+
+    done: bool = False  # Everything in it has its place; else it is tried again.
+    at: float = 0.0  # Wall clock seconds.
+    trouble: str = ""  # Why it is not done yet.
+    taken: tuple[str, ...] = ()
+    known: int = 0
+    left: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, merged: Merged, at: float) -> "MergeReport":
+        return cls(done=True, at=at, taken=merged.taken, known=merged.known, left=merged.left)
+
+    @property
+    def said(self) -> str:
+        """For a sentence."""
+        counts = ((len(self.taken), "taken"), (self.known, "known"), (len(self.left), "left"))
+        return ", ".join(f"{count} {word}" for count, word in counts if count) or "nothing"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Waiting:
+    """A bundle that has come."""
+
+    mark: str
+    path: Path
+
+
+class Inbox:
+    """At the active node: bundles of one class."""
+
+    def __init__(self, journal: Path, name: str) -> None:
+        self._folder = journal.parent / "merges" / name
+
+    def receive(self, mark: str, size: int, sha256: str, source: IO[bytes]) -> None:
+        """Keep exactly these bytes.  Raises Refused, and then nothing was kept; OSError."""
+        self._folder.mkdir(mode=0o750, parents=True, exist_ok=True)
+        new = self._folder / f".{mark}.{os.getpid()}.new"
+        try:
+            with new.open("xb") as file:
+                _pour(source, file, size, sha256)
+                file.flush()
+                os.fsync(file.fileno())
+            new.replace(self._bundle(mark))
+        except OSError as error:
+            raise Refused(
+                f"the bundle cannot be kept in {self._folder}: {error.strerror}"
+            ) from error
+        finally:
+            new.unlink(missing_ok=True)
+
+    def report(self, mark: str) -> MergeReport | None:
+        """None where no such bundle has come.  Raises JournalError."""
+        # In this order: the copier writes what it has done before it removes the bundle.
+        waits = self._bundle(mark).exists()
+        try:
+            text = self._report(mark).read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return MergeReport() if waits else None
+        except OSError as error:
+            raise JournalError(f"{self._report(mark)} cannot be read: {error.strerror}") from error
+        return statecodec.loads(MergeReport, text)
+
+    def waiting(self) -> Iterator[Waiting]:
+        """The oldest first."""
+        with suppress(FileNotFoundError):
+            for path in sorted(self._folder.glob("*.bundle")):
+                if MARK.fullmatch(path.stem) and path.is_file() and not path.is_symlink():
+                    yield Waiting(mark=path.stem, path=path)
+
+    def close(self, mark: str, report: MergeReport) -> None:
+        """Raises JournalError."""
+        replace_text(self._report(mark), statecodec.dumps(report))
+        if report.done:
+            self._bundle(mark).unlink(missing_ok=True)
+
+    def _bundle(self, mark: str) -> Path:
+        return self._folder / f"{mark}.bundle"
+
+    def _report(self, mark: str) -> Path:
+        return self._folder / f"{mark}.json"
+
+
+def mark_of(node: str, aside: Path) -> str:
+    return f"{node}-{aside.name}"
+
+
+def known_report(aside: Path) -> MergeReport | None:
+    """What is known here of the bundle of `aside`; None where nothing is."""
+    try:
+        return statecodec.loads(MergeReport, _beside(aside).read_text(encoding="utf-8"))
+    except (OSError, ValueError, JournalError):
+        return None
+
+
+def keep_report(aside: Path, report: MergeReport) -> None:
+    """Raises JournalError."""
+    replace_text(_beside(aside), statecodec.dumps(report))
+
+
+def digest(path: Path) -> tuple[int, str]:
+    """Bytes and SHA-256 of a file.  Raises OSError."""
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256")
+        return file.tell(), found.hexdigest()
+
+
+def bundle_here(copy: Copy, aside: Path, mark: str, inbox: Inbox) -> bool:
+    """Put what may be merged of `aside` into the inbox of this node; False where nothing may.  Raises."""
+    bundle = aside.with_name(f"{aside.name}.bundle")
+    try:
+        bundle.unlink(missing_ok=True)
+        if not copy.bundle(aside, bundle):
+            return False
+        size, sha256 = digest(bundle)
+        with bundle.open("rb") as file:
+            inbox.receive(mark, size, sha256, file)
+    finally:
+        bundle.unlink(missing_ok=True)
+    return True
+
+
+def _beside(aside: Path) -> Path:
+    return aside.with_name(f"{aside.name}.merged.json")
+
+
+def _pour(source: IO[bytes], target: IO[bytes], size: int, sha256: str) -> None:
+    left, found = size, hashlib.sha256()
+    while left and (chunk := source.read(min(left, _CHUNK))):
+        target.write(chunk)
+        found.update(chunk)
+        left -= len(chunk)
+    if left or found.hexdigest() != sha256:
+        raise Refused(f"the bundle did not come whole: {left} of {size} bytes are missing")
