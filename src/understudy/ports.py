@@ -150,9 +150,8 @@ class Merged:
 
     taken: tuple[str, ...] = ()  # Is in the data here now: one line each, for people.
     known: int = 0  # Had been here before, and was deleted or changed since; or was taken before.
-    left: tuple[
-        str, ...
-    ] = ()  # Is kept aside at the other node alone: one line each, with the reason.
+    left: tuple[str, ...] = ()  # Stays aside at the other node alone: one line each, and why.
+    again: bool = False  # Some of these reasons may pass: it is worth another try.
 
 
 class Snapshot(Protocol):

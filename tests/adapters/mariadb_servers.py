@@ -157,6 +157,7 @@ def servers(folder: Path, count: int = 2, *, options: Sequence[str] = ()) -> Ite
     need_programs()
     with ExitStack() as stack:
         sockets = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="maria-")))
+        sockets.chmod(0o755)  # For other users, as in life: the server knows them by it.
         made = []
         for number in range(1, count + 1):
             home = folder / f"mariadb{number}"

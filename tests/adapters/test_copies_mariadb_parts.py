@@ -1,4 +1,4 @@
-"""What of the copies of MariaDB needs no server: settings, GTIDs, readings of logs, dumps; and who imports the driver."""
+"""What of the copies of MariaDB needs no server: settings, GTIDs, logs, dumps; and who imports the driver."""
 
 import gzip
 import re

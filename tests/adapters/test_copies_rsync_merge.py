@@ -188,10 +188,10 @@ def test_a_path_may_be_a_file_here_as_well(tmp_path: Path) -> None:
     one = tmp_path / "spool" / "one.log"
     it = Story(tmp_path, Settings(paths=(one,), merge=Merge.FILES))
     one.parent.mkdir()
-    bundle = made(tmp_path / "a.bundle", file(one), file(one.with_name("two.log")))
+    bundle = made(tmp_path / "a.bundle", file("0"), file("1/two.log"))
     merged = it.merge(bundle)
     assert merged.taken == (str(one),)
-    assert merged.left == (f"{one.parent}/two.log: in none of the paths here",)
+    assert merged.left == ("/1/two.log: in none of the paths here",)
     assert one.read_text() == "content"
 
 
@@ -252,8 +252,11 @@ def file(
 def made(
     path: Path, *members: tuple[tarfile.TarInfo, bytes], kind: int = tarfile.GNU_FORMAT
 ) -> Path:
+    spool = str(path.parent / "spool" / "data")[1:]
     with tarfile.open(path, "w", format=kind) as tar:
         for info, content in members:
+            if info.name.startswith(spool):
+                info.name = info.name.replace(spool, "0", 1)
             tar.addfile(info, io.BytesIO(content))
     return path
 
@@ -361,12 +364,12 @@ def test_a_path_is_followed_over_links_of_root_alone(tmp_path: Path) -> None:
     theirs.chmod(0o777)
     (theirs / "spool").symlink_to(disk)
     later = Story(tmp_path, Settings(paths=(theirs / "spool" / "data",), merge=Merge.FILES))
-    (line,) = later.merge(made(tmp_path / "b.bundle", file(later.spool / "y"))).left
+    (line,) = later.merge(made(tmp_path / "b.bundle", file("0/y"))).left
     assert line == f"{later.spool}/y: a symbolic link that others than root may change"
     loop = tmp_path / "loop"
     loop.symlink_to("loop")
     last = Story(tmp_path, Settings(paths=(loop / "data",), merge=Merge.FILES))
-    (line,) = last.merge(made(tmp_path / "c.bundle", file(loop / "data/z"))).left
+    (line,) = last.merge(made(tmp_path / "c.bundle", file("0/z"))).left
     assert "Too many levels of symbolic links" in line
     assert texts(disk) == {"data/x": "content"}
 
@@ -413,7 +416,7 @@ def test_a_record_that_cannot_be_written_stops_the_merge(tmp_path: Path, small_d
     it = story(tmp_path, paths=(tmp_path / "data",))
     it.spool.mkdir()
     (tmp_path / "store-pbx02").symlink_to(small_disk)
-    bundle = made(tmp_path / "a.bundle", *(file(it.spool / name) for name in "abc"))
+    bundle = made(tmp_path / "a.bundle", *(file(f"0/{name}") for name in "abc"))
     (small_disk / "merged.jsonl").touch()
     (small_disk / "filler").write_bytes(bytes(500_000))
     with suppress(OSError):
@@ -605,6 +608,22 @@ def one_message(tmp_path: Path) -> tuple[Story, Path, Path]:
     )
     assert bundle is not None
     return it, bundle, it.spool / "6001/INBOX"
+
+
+def test_a_message_that_was_moved_before_it_was_recorded_is_not_taken_twice(tmp_path: Path) -> None:
+    """We died when it was whole; its owner heard it, and moved it."""
+    it, bundle, inbox = one_message(tmp_path)
+    it.merge(bundle)
+    (entry,) = it.recorded()
+    old = inbox.parent / "Old"
+    old.mkdir()
+    for each in inbox.glob("msg0001*"):
+        os.link(each, inbox / f".understudy-{entry['key'][:32]}{each.suffix}")
+        each.rename(old / each.name.replace("0001", "0000"))
+    (tmp_path / "store-pbx02" / "merged.jsonl").unlink()
+    assert it.merge(bundle) == Merged(taken=(f"{inbox}/msg???? (was msg0001)",))
+    assert (messages(inbox), messages(old)) == (["a"], ["b"])
+    assert it.merge(bundle) == Merged(known=1)
 
 
 def test_a_folder_that_asterisk_has_locked_is_left_alone(

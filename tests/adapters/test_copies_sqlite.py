@@ -1036,6 +1036,7 @@ def test_whoever_puts_may_be_killed_at_any_instant(pair: Pair, tmp_path: Path) -
 CRASHES = """
 import asyncio, json, os, shutil, sqlite3, sys
 sys.path.insert(0, {src!r})
+from contextlib import closing
 from pathlib import Path
 from understudy.adapters.copies.sqlite import Settings, Sqlite
 saved, here, store = map(Path, sys.argv[1:])
@@ -1044,9 +1045,9 @@ copy = Sqlite("astdb", Settings(path=here), folder=store)
 def values():
     if not here.exists():
         return None
-    db = sqlite3.connect(here)
-    assert db.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
-    return db.execute("SELECT count(*), min(value), max(value) FROM astdb").fetchone()
+    with closing(sqlite3.connect(here)) as db:  # Else it stays open until the garbage is collected.
+        assert db.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
+        return db.execute("SELECT count(*), min(value), max(value) FROM astdb").fetchone()
 
 def die_before(count):
     seen = 0

@@ -38,6 +38,7 @@ class Lines:
     name: str = "calls"
     trouble: str = ""
     has_rules: bool = True  # Of how to merge.
+    room: int = 99
     merged: int = 0
     bundled: int = 0
 
@@ -82,8 +83,14 @@ class Lines:
             raise Denied(self.trouble)
         brought, here = _lines(bundle), self.lines()
         new = [each for each in brought if each not in here]
+        if self.room < len(new):
+            new, left = new[: self.room], new[self.room :]
+        else:
+            left = []
         self.place.write_text("\n".join([*here, *new]))
-        return Merged(taken=tuple(new), known=len(brought) - len(new))
+        left = [f"{each}: no room" for each in left]
+        known = len(brought) - len(new) - len(left)
+        return Merged(taken=tuple(new), known=known, left=tuple(left), again=bool(left))
 
     def accept(self) -> None:
         raise AssertionError("nobody asks")
@@ -244,6 +251,22 @@ def test_what_stands_in_the_way_is_told_and_tried_again(pair: Pair) -> None:
 
     pair.live(story, pair.old, pair.new)
     assert pair.new.lines() == ["two"]
+
+
+def test_what_is_left_for_a_reason_that_passes_is_taken_later(pair: Pair) -> None:
+    aside = pair.old.put_aside("one", "two")
+    pair.new.room = 1
+    pair.tell_both()
+
+    async def story() -> None:
+        await pair.until(lambda: pair.unmerged() == "two: no room", "the reason")
+        assert pair.new.lines() == ["one"]
+        pair.new.room = 99
+        await pair.until(pair.merged, "the rest")
+
+    pair.live(story, pair.old, pair.new)
+    assert pair.new.lines() == ["one", "two"]
+    assert pair.merged() == f"what was kept in {aside}: 2 taken"
 
 
 def test_a_class_without_a_rule_sends_nothing(pair: Pair) -> None:

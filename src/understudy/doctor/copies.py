@@ -12,7 +12,7 @@ from understudy.runtime.copy_state import CopyState
 from understudy.runtime.waiting import span
 
 from . import catalogue as c
-from .finding import Finding
+from .finding import Finding, Level
 from .here import Here
 
 FIND_WITHIN = 20.0  # Seconds for a look at every file of one class.
@@ -61,6 +61,9 @@ def _ages(here: Here, state: CopyState, wall: float) -> Iterator[Finding]:
             yield c.COPY_FRESH.bad(
                 here.me, said + (f": {each.trouble}" if each.trouble else ""), name=each.name
             )
+        elif each.trouble:  # Fresh enough as yet.
+            said += f", and cannot be renewed: {each.trouble}"
+            yield c.COPY_FRESH.bad(here.me, said, level=Level.WARNING)
         else:
             yield c.COPY_FRESH.well(here.me, said)
 

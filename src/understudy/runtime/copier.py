@@ -201,7 +201,7 @@ class Copier:
         )
 
     async def _put_in_place(self, copy: Copy, role: Role) -> None:
-        async with put_lock(self._files.lock, LOCK_WITHIN):
+        async with put_lock(self._files.lock, LOCK_WITHIN, shared=True):
             if self._role() != role:  # With the lock: the agent changes it before it takes that.
                 raise _RoleChangedError
             runs = await self._service.look()
@@ -327,12 +327,14 @@ class Copier:
         inbox = Inbox(self._files.state, copy.name)
         for aside in copy.store.asides():
             await self._take_own(copy, aside, inbox)
+        later = False
         for each in inbox.waiting():
             self._note(copy.name, busy="merging")
             wall = self._clock.now().wall
             try:
-                report = MergeReport.of(await copy.merge(each.path), wall)
-            except (AdapterError, Refused) as error:
+                before = await _to_its_end(partial(inbox.report, each.mark))
+                report = MergeReport.of(await copy.merge(each.path), wall, before)
+            except UnderstudyError as error:
                 report = MergeReport(at=wall, trouble=told(error))
             except OSError as error:
                 report = MergeReport(at=wall, trouble=str(error))
@@ -341,7 +343,8 @@ class Copier:
             self._say(f"{copy.name}, merged what {each.mark} brought: {said}")
             with suppress(JournalError):  # A full disk: it is merged again, and known.
                 inbox.close(each.mark, report)
-        self._merge_at[copy.name] = self._clock.now().boot + MERGING
+            later |= not report.done
+        self._merge_at[copy.name] = self._clock.now().boot + (AGAIN if later else MERGING)
 
     async def _take_own(self, copy: Copy, aside: Path, inbox: Inbox) -> None:
         known = merges.known_report(aside)

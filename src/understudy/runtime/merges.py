@@ -24,6 +24,7 @@ from . import statecodec
 from .copy_state import replace_text
 
 MARK = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,126}")
+SHOWN = 3  # Reasons.
 _CHUNK = 1 << 20
 
 
@@ -39,8 +40,17 @@ class MergeReport:
     left: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, merged: Merged, at: float) -> "MergeReport":
-        return cls(done=True, at=at, taken=merged.taken, known=merged.known, left=merged.left)
+    def of(cls, merged: Merged, at: float, before: "MergeReport | None" = None) -> "MergeReport":
+        """`before`: of the try before this one, from which something was left that may be taken later."""
+        taken = before.taken if before is not None else ()
+        return cls(
+            done=not merged.again,
+            at=at,
+            trouble="; ".join(merged.left[:SHOWN]) if merged.again else "",
+            taken=(*taken, *merged.taken),
+            known=max(merged.known - len(taken), 0),
+            left=merged.left,
+        )
 
     @property
     def said(self) -> str:

@@ -1,6 +1,6 @@
 """One at a time: either the copier puts data in place, or the PBX starts on it.
 
-flock(2): the kernel lets go of it for whoever dies.
+Its classes do not wait for each other: a large database would keep the others from ever being fresh.  flock(2): the kernel lets go of it for whoever dies.
 """
 
 import asyncio
@@ -16,12 +16,12 @@ _PAUSE = 0.05
 
 
 @asynccontextmanager
-async def put_lock(path: Path, within: float) -> AsyncIterator[None]:
-    """Hold it.  Raises Unreachable where it cannot be had within so many seconds."""
+async def put_lock(path: Path, within: float, *, shared: bool = False) -> AsyncIterator[None]:
+    """Hold it, `shared` beside others who do.  Raises Unreachable where it cannot be had within so many seconds."""
     # Whoever comes first makes it; both the copier (root) and the agent's user must be able to lock it.
     file = _open(path)
     try:
-        await _take(file, path, within)
+        await _take(file, path, within, fcntl.LOCK_SH if shared else fcntl.LOCK_EX)
         yield
     finally:
         os.close(file)
@@ -34,12 +34,12 @@ def _open(path: Path) -> int:
         raise Unreachable(f"{path} cannot be opened: {error.strerror}") from error
 
 
-async def _take(file: int, path: Path, within: float) -> None:
+async def _take(file: int, path: Path, within: float, how: int) -> None:
     loop = asyncio.get_running_loop()
     until = loop.time() + within
     while True:
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(file, how | fcntl.LOCK_NB)
         except BlockingIOError:
             if loop.time() >= until:
                 raise _busy(path, within) from None

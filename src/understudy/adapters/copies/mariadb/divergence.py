@@ -1,4 +1,4 @@
-"""When a standby's server cannot go on copying, and only a person may say that what it has may go."""
+"""What keeps one server from copying from the other; and when only a person may say that what it has may go."""
 
 from understudy.adapters.copies.stop import Stop
 from understudy.errors import Denied
@@ -7,6 +7,24 @@ from . import gtid, onlyhere, server
 from .gtid import Gtid
 from .server import Standing
 from .settings import Settings
+
+
+def check_pair(nodes: tuple[str, str], here: Standing, there: Standing) -> None:
+    """Can one copy from the other at all?  `nodes`: this one and the source.  Raises Denied."""
+    for name, each in zip(nodes, (here, there), strict=True):
+        if not each.logs:
+            raise Denied(
+                f"MariaDB on {name} writes no binary log that another could copy from",
+                hint="Its [mysqld] needs log_bin and log_slave_updates=ON.",
+            )
+    me, source = nodes
+    if here.server_id == there.server_id:
+        raise Denied(
+            f"MariaDB on {me} and on {source} both have server_id {here.server_id}",
+            hint="Give each its own, in [mysqld], and restart it.",
+        )
+    if there.loading:
+        raise Denied(f"the data of MariaDB on {source} is half of a copy that was being loaded")
 
 
 def strangers(here: Standing, there: Standing) -> frozenset[Gtid]:

@@ -94,7 +94,7 @@ class MariaDb:
     async def _pull(self, source: Source, stop: Stop) -> Pulled:
         there = await way.ask(self.name, source, self._settings.within)
         here = await beside(self._look, stop)
-        self._check_pair(source.node, here, there)
+        divergence.check_pair((self._node, source.node), here, there)
         if self._is_of(here.slave, source.node) and not here.loading:
             return await self._follow(source, here, there, stop)
         if here.loading or not here.position or gtid.lacking(here.position, there.history):
@@ -345,21 +345,6 @@ class MariaDb:
     def serve(self, words: Sequence[str]) -> int:
         """Raises Refused, Unreachable, Denied: also when whoever asked goes away."""
         return way.serve(self.name, self._settings, words)
-
-    def _check_pair(self, node: str, here: Standing, there: Standing) -> None:
-        for name, each in ((self._node, here), (node, there)):
-            if not each.logs:
-                raise Denied(
-                    f"MariaDB on {name} writes no binary log that another could copy from",
-                    hint="Its [mysqld] needs log_bin and log_slave_updates=ON.",
-                )
-        if here.server_id == there.server_id:
-            raise Denied(
-                f"MariaDB on {self._node} and on {node} both have server_id {here.server_id}",
-                hint="Give each its own, in [mysqld], and restart it.",
-            )
-        if there.loading:
-            raise Denied(f"the data of MariaDB on {node} is half of a copy that was being loaded")
 
     # Small things
 

@@ -1,8 +1,8 @@
 """What only an old active node had, on its way to the one that serves: one file.
 
-A tar archive of regular files, in the part of GNU's format (tar(5), "GNU tar Archives") that `write` needs: names from
-/ on, long ones by a member of type L, owners by name.  `read` takes that and nothing else: no links, no sparse files,
-no extended headers that would have to be believed.
+A tar archive of regular files, in the part of GNU's format (tar(5), "GNU tar Archives") that `write` needs: names that
+begin with the number of one of `paths`, long ones by a member of type L, owners by name.  `read` takes that and nothing
+else: no links, no sparse files, no extended headers that would have to be believed.
 """
 
 import grp
@@ -38,7 +38,7 @@ _MODE = 0o777  # Nothing is made setuid by a merge.
 class Member:
     """One file of a bundle."""
 
-    path: Path  # Where it was on the node that had it: absolute, without `..`.
+    path: Path  # Where it was on the node that had it: /NUMBER of one of `paths`, and what follows; without `..`.
     size: int  # Bytes.
     offset: int  # In the bundle.
     mode: int  # Permission bits.
@@ -59,8 +59,8 @@ def write(files: Files, aside: Path, target: Path) -> bool:
     try:
         with new.open("xb") as file:
             with tarfile.open(fileobj=file, mode="w", format=tarfile.GNU_FORMAT) as tar:
-                for path in found:
-                    _add(tar, path, below(aside / ROOT, path))
+                for name, kept in found:
+                    _add(tar, name, kept)
             file.flush()
             os.fsync(file.fileno())
         new.replace(target)
@@ -70,20 +70,22 @@ def write(files: Files, aside: Path, target: Path) -> bool:
     return True
 
 
-def _mergeable(files: Files, root: Path) -> Iterator[Path]:
-    for path in files.settings.paths:
-        for rest, status in everything(below(root, path)):
-            place = Path(f"{path}{rest}")
-            passing = any(fnmatchcase(place.name, each) for each in files.settings.passing)
+def _mergeable(files: Files, root: Path) -> Iterator[tuple[str, Path]]:
+    """Their names in the bundle, and where they are."""
+    for number, path in enumerate(files.settings.paths):
+        kept = below(root, path)
+        for rest, status in everything(kept):
+            name = Path(f"{path}{rest}").name
+            passing = any(fnmatchcase(name, each) for each in files.settings.passing)
             if stat.S_ISREG(status.st_mode) and not passing:
-                yield place
+                yield f"{number}{rest}", Path(f"{kept}{rest}")
 
 
-def _add(tar: tarfile.TarFile, path: Path, kept: Path) -> None:
+def _add(tar: tarfile.TarFile, name: str, kept: Path) -> None:
     with open_regular(kept) as file:
         status = os.fstat(file.fileno())
         # Not gettarinfo(), which makes a link of the second name of a file.
-        member = tarfile.TarInfo(str(path.relative_to("/")))
+        member = tarfile.TarInfo(name)
         member.size, member.mtime = status.st_size, int(status.st_mtime)
         member.mode = status.st_mode & _MODE
         with suppress(KeyError):

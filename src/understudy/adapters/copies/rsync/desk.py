@@ -28,7 +28,11 @@ _NOT_THERE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
 
 
 class LeftError(Exception):
-    """Why it stays where it is, at the other node alone."""
+    """Why it stays where it is, at the other node alone; `passes` by itself, perhaps."""
+
+    def __init__(self, why: str, *, passes: bool = False) -> None:
+        super().__init__(why)
+        self.passes = passes
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +150,7 @@ def removing(folder: int, *names: str) -> Iterator[None]:
 def _expect_room(folder: int, size: int) -> None:
     disk = os.fstatvfs(folder)
     if disk.f_bavail * disk.f_frsize - size < FREE * disk.f_blocks * disk.f_frsize:
-        raise LeftError(f"no room: less than {FREE:.0%} of the disk would be free")
+        raise LeftError(f"no room: less than {FREE:.0%} of the disk would be free", passes=True)
 
 
 def _owner(member: Member, folder: int) -> tuple[int, int]:

@@ -4,9 +4,12 @@ Each unit, a file or a voicemail message, is either known (it was in the copy th
 was merged before), or taken, or left where it is kept aside.  Nothing here is overwritten or deleted.
 """
 
+import errno
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
@@ -58,19 +61,18 @@ def _placed(
         if place is None:
             left.append(f"{_said(member.path)}: in none of the paths here")
         elif any(fnmatchcase(n, each) for n in place.names for each in files.settings.passing):
-            left.append(f"{_said(member.path)}: no data")
+            left.append(f"{_said(place.path)}: no data")
         else:
-            placed.append((place, member))
+            placed.append((place, replace(member, path=place.path)))
     return placed, left
 
 
 def _place(paths: Sequence[Path], path: Path) -> Place | None:
-    for top in paths:
-        if path == top:
-            return Place(top.parent, (top.name,))
-        if path.is_relative_to(top):
-            return Place(top, path.relative_to(top).parts)
-    return None
+    _, number, *names = path.parts
+    if not re.fullmatch(r"[0-9]{1,4}", number) or int(number) >= len(paths):
+        return None
+    top = paths[int(number)]
+    return Place(top, tuple(names)) if names else Place(top.parent, (top.name,))
 
 
 async def _excluded(
@@ -136,7 +138,7 @@ def _take(
     files: Files, content: IO[bytes], units: Iterable[Unit], left: Sequence[str], stop: Stop
 ) -> Merged:
     newest = files.store.newest()
-    taken, known, stay = list[str](), 0, list(left)
+    taken, known, stay, again = list[str](), 0, list(left), False
     with Record(files.store.folder) as record:
         desk = Desk(content, record, newest.path / ROOT if newest else None, stop)
         for name, take in units:
@@ -144,13 +146,15 @@ def _take(
             try:
                 target = take(desk)
             except LeftError as error:
+                again |= error.passes
                 stay.append(f"{_said(name)}: {error}")
             except OSError as error:
+                again |= error.errno in (errno.ENOSPC, errno.EDQUOT)
                 stay.append(f"{_said(name)}: {error.strerror or error}")
             else:
                 known += target is None
                 taken += [_said(target)] if target is not None else []
-    return Merged(taken=tuple(taken), known=known, left=tuple(stay))
+    return Merged(taken=tuple(taken), known=known, left=tuple(stay), again=again)
 
 
 def _said(path: Path | str) -> str:

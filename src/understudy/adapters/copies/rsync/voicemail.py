@@ -161,7 +161,7 @@ def _locked(folder: int) -> Iterator[None]:
         give_up = time.monotonic() + LOCK_WITHIN
         while not _try_lock(folder):
             if time.monotonic() >= give_up:
-                raise LeftError(_why_locked(folder))
+                raise LeftError(_why_locked(folder), passes=True)
             time.sleep(0.05)
         yield
     finally:

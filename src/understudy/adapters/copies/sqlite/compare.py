@@ -13,7 +13,7 @@ from understudy.errors import Denied
 from understudy.ports import Compared
 
 from .about import DATA, Database
-from .database import companions, tables, why
+from .database import companions, connect, tables, why
 
 SHOWN = 5  # Rows.
 _LONGEST = 60  # Characters of one.
@@ -35,13 +35,16 @@ def _compare(database: Database, stop: Stop) -> Compared:
     snapshot, path = database.store.newest(), database.settings.path
     if snapshot is None:
         raise Denied(f"nothing has been copied yet for {database.name}")
-    copied, ours = _rows(snapshot.path / DATA, stop), Counter[tuple[str, Row]]()
+    with closing(connect(snapshot.path / DATA)) as db:
+        copied = _rows(db, stop)
+    ours = Counter[tuple[str, Row]]()
     if path.exists():
         with tempfile.TemporaryDirectory() as folder:
             # With its journal: what a PBX that was killed has left is brought to rest in the copy, not in place.
             for each in (path, *companions(path)):
                 shutil.copy2(each, Path(folder) / each.name)
-            ours = _rows(Path(folder) / path.name, stop)
+            with closing(sqlite3.connect(Path(folder) / path.name)) as db:
+                ours = _rows(db, stop)
     only_here = ours - copied
     return Compared(
         unit="rows",
@@ -52,15 +55,14 @@ def _compare(database: Database, stop: Stop) -> Compared:
     )
 
 
-def _rows(path: Path, stop: Stop) -> Counter[tuple[str, Row]]:
+def _rows(db: sqlite3.Connection, stop: Stop) -> Counter[tuple[str, Row]]:
     """Of all tables: such a database is small."""
     found: Counter[tuple[str, Row]] = Counter()
-    with closing(sqlite3.connect(path)) as db:
-        db.set_progress_handler(stop, 10_000)
-        for table in tables(db):
-            quoted = table.replace('"', '""')
-            for row in db.execute(f'SELECT * FROM "{quoted}"'):
-                found[table, row] += 1
+    db.set_progress_handler(stop, 10_000)
+    for table in tables(db):
+        quoted = table.replace('"', '""')
+        for row in db.execute(f'SELECT * FROM "{quoted}"'):
+            found[table, row] += 1
     return found
 
 
