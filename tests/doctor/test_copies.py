@@ -101,3 +101,14 @@ def test_a_file_that_the_other_node_cannot_read_is_named() -> None:
         found = only(run(copies.readable, here(pair)), "copy-readable")
         assert found.level is Level.CRITICAL
         assert "Permission denied" in found.what
+
+
+def test_what_tells_changes_is_looked_for_where_it_is_needed(
+    pair: CliPair, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "inotify" not in {each.check for each in run(copies.copier, here(pair, "pbx02"))}
+    append(pair.config("pbx02"), "on_change = true\n")
+    monkeypatch.setattr(copies, "SYSTEM_FOLDERS", ("/nowhere",))
+    found = only(run(copies.copier, here(pair, "pbx02")), "inotify")
+    assert (found.level, found.what) == (Level.WARNING, "inotifywait is not installed")
+    assert found.mend == "apt install inotify-tools"

@@ -1,6 +1,8 @@
 """The data goes with the calls: real agents and copiers on loopback, real files, a real SQLite database in use."""
 
+import shutil
 import sqlite3
+import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
@@ -151,3 +153,39 @@ def test_a_copy_that_is_too_old_refuses_and_says_so(tmp_path: Path) -> None:
         done = pair.run("pbx01", "switchover", "--yes")
         assert done.returncode == 1
         assert "the copy on pbx02 is too old to serve with" in done.stdout + done.stderr
+
+
+def test_a_change_is_there_long_before_the_next_pull_is_due(tmp_path: Path) -> None:
+    """With on_change; and by doorkeepers, which one of them does not survive."""
+    if shutil.which("inotifywait") is None:
+        pytest.skip("SKIPPED LOUDLY: no inotifywait (inotify-tools) on this machine")
+    with copying(tmp_path) as pair:
+        doors = {}
+        for node in NODES:
+            pair.edit(node, 'every = "1s"\nmax_age = "20s"', 'every = "5m"\non_change = true')
+            doors[node] = pair.start(node, "door")
+            start(pair, node)
+        wait_for(pair, "pbx01", "active", within=30)
+        wait_for(pair, "pbx02", "standby", within=30)
+        has(pair, "pbx02", {"one"}, {"PJSIP/6001"})
+        leave(pair, "pbx01", "two")
+        has(pair, "pbx02", {"one", "two"}, {"PJSIP/6001"})
+        log_in(pair, "pbx01", "PJSIP/6002")
+        has(pair, "pbx02", {"one", "two"}, {"PJSIP/6001", "PJSIP/6002"})
+
+        # Nothing changes, and the copy stays young: the source says so each second.
+        def oldest() -> float:
+            copies = pair.json("pbx02", "status")["copies"]
+            return max(time.time() - each["as_of"] for each in copies["classes"])
+
+        time.sleep(8)
+        until(lambda: oldest() < 5, within=10, what=lambda: f"a young copy: {oldest():.1f} s old")
+
+        doors["pbx01"].kill()
+        doors["pbx01"].wait(10)
+        leave(pair, "pbx01", "three")
+        has(pair, "pbx02", {"one", "two", "three"}, {"PJSIP/6001", "PJSIP/6002"})
+        done = pair.run("pbx01", "switchover", "--yes")
+        assert done.returncode == 0, done.stdout + done.stderr
+        wait_for(pair, "pbx02", "active", within=20)
+        assert messages(pair, "pbx02") == {"one", "two", "three"}

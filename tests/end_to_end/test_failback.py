@@ -52,8 +52,8 @@ def test_nothing_is_lost_on_the_way_home(tmp_path: Path) -> None:
 
         shown = pair.run("pbx01", "failback", "plan").stdout
         assert "from pbx02 to pbx01, which is outdated" in shown
-        assert re.search(r"voicemail .* 1 files are only here \(\S*lost\.txt\)", shown), shown
-        assert re.search(r"astdb .* are only here .* kept aside", shown), shown
+        assert re.search(r"voicemail .* 1 file is only here \(\S*lost\.txt\)", shown), shown
+        assert re.search(r"astdb .* 1 row is only here .* kept aside", shown), shown
         assert messages(pair, "pbx01") == {"one", "lost"}  # Looking changes nothing.
         plan = planned(pair, "pbx01")
         assert planned(pair, "pbx02") == plan  # The same facts, from either node.

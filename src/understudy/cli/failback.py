@@ -168,7 +168,7 @@ class Way:
         if found is None:
             return each.trouble or "not looked at"
         size = f" ({megabytes(found.bytes)})" if found.bytes else ""
-        said = f"{found.comes} {found.unit} come{size}; "
+        said = f"{_count(found.comes, found.unit, 'comes', 'come')}{size}; "
         if not found.only_here:
             return said + "nothing is only here"
         shown = ", ".join(found.examples)
@@ -177,7 +177,8 @@ class Way:
             if each.name in self.merges
             else f"kept aside: {self.active}'s state wins"
         )
-        return said + f"{found.only_here} {found.unit} are only here ({shown}): {rule}"
+        only_here = _count(found.only_here, found.unit, "is", "are")
+        return said + f"{only_here} only here ({shown}): {rule}"
 
     def _kept(self, each: ClassState) -> str:
         age = each.age(self.wall)
@@ -186,6 +187,11 @@ class Way:
             if more:
                 said += f"; {more}"
         return said
+
+
+def _count(number: int, unit: str, one: str, many: str) -> str:
+    """1 file is, 2 files are."""
+    return f"1 {unit.removesuffix('s')} {one}" if number == 1 else f"{number} {unit} {many}"
 
 
 def megabytes(size: int) -> str:

@@ -358,6 +358,13 @@ RSYNC = Check(
     why="Nothing is copied, and the standby would start with old data.",
     mend="apt install rsync",
 )
+INOTIFY = Check(
+    word="inotify",
+    asks="Can changes be seen at once, where a class of data has on_change?",
+    level=WARNING,
+    why="The copy is as old as `every` says, not two seconds.",
+    mend="apt install inotify-tools",
+)
 COPIER = Check(
     word="copier",
     asks="Is the copier at work?",
@@ -525,7 +532,7 @@ CHECKS: Mapping[str, tuple[Check, ...]] = {
         UNIT_PLACE,
         LAST_RESORT,
     ),
-    "The copy of the data": (RSYNC, COPIER, COPY_FRESH, COPY_READABLE),
+    "The copy of the data": (RSYNC, INOTIFY, COPIER, COPY_FRESH, COPY_READABLE),
     "MariaDB": (
         MARIADB_TOOLS,
         MARIADB,

@@ -24,7 +24,7 @@ async def copier(here: Here) -> list[Finding]:
     file = here.node.copies_file
     if file is None:  # There is nothing to copy.
         return []
-    found = _rsync(here)
+    found = [*_rsync(here), *_inotify(here)]
     try:
         state = copy_state.read(file)
     except JournalError as error:
@@ -44,6 +44,15 @@ def _rsync(here: Here) -> list[Finding]:
     if shutil.which("rsync", path=":".join(SYSTEM_FOLDERS)) is None:
         return [c.RSYNC.bad(here.me, "rsync is not installed")]
     return [c.RSYNC.well(here.me, "rsync is installed")]
+
+
+def _inotify(here: Here) -> list[Finding]:
+    """Whoever is active must tell what changes."""
+    if not any(chosen.settings.on_change for chosen in here.config.copies.values()):
+        return []
+    if shutil.which("inotifywait", path=":".join(SYSTEM_FOLDERS)) is None:
+        return [c.INOTIFY.bad(here.me, "inotifywait is not installed")]
+    return [c.INOTIFY.well(here.me, "inotifywait is installed")]
 
 
 def _ages(here: Here, state: CopyState, wall: float) -> Iterator[Finding]:

@@ -1,6 +1,7 @@
 """One at a time: either the copier puts data in place, or the PBX starts on it.
 
-Its classes do not wait for each other: a large database would keep the others from ever being fresh.  flock(2): the kernel lets go of it for whoever dies.
+The copier's classes do not wait for each other: a large database would keep the others from ever being fresh.
+flock(2): the kernel lets go of it for whoever dies.
 """
 
 import asyncio

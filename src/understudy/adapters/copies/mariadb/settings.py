@@ -87,6 +87,8 @@ class Settings(CopySettings):
     def __post_init__(self) -> None:
         # A dataclass with slots is another class than super() knows.
         CopySettings.__post_init__(self)
+        if self.on_change:
+            raise ValueError("on_change is true, and MariaDB copies at once anyway.  Leave it out.")
         for place in ("socket", "replication_password_file", "tls_ca"):
             path = getattr(self, place)
             if path is not None and not path.is_absolute():
