@@ -35,6 +35,7 @@ class SlowCopy:
     says: str = "one"
     trouble: str = ""
     pulls: list[Source] = field(default_factory=list)
+    reading: float = 0.0  # Seconds, of a pull.
     kept: str = ""
     puts: int = 0
     cancelled: int = 0
@@ -50,6 +51,7 @@ class SlowCopy:
         self.pulls.append(source)
         if self.trouble:
             raise Unreachable(self.trouble)
+        await asyncio.sleep(self.reading)
         changed, self.kept = self.kept != self.says, self.says
         return Pulled(changed=changed, bytes=len(self.says))
 
@@ -293,6 +295,20 @@ def test_the_last_difference_is_read_at_once(here: Here) -> None:
         here.copy.says = "the last"
         await fetch_all(here.journal, SystemClock(), 10.0)
         assert here.copy.place.read_text() == "the last"
+
+    here.live(story)
+
+
+def test_a_pull_that_began_too_early_to_count_is_not_waited_for(here: Here) -> None:
+    async def story() -> None:
+        here.copy.reading = 60.0
+        here.role()
+        await here.until(lambda: here.copy.pulls, "a pull")
+        here.copy.reading = 0.0
+        here.copy.says = "the last"
+        await fetch_all(here.journal, SystemClock(), 10.0)
+        assert here.copy.place.read_text() == "the last"
+        assert len(here.copy.pulls) == 2
 
     here.live(story)
 

@@ -24,6 +24,7 @@ from understudy.errors import AdapterError, JournalError, Refused, Unanswered, U
 from understudy.runtime import copy_state, statecodec
 from understudy.runtime.copies import compare_all
 from understudy.runtime.copy_state import ClassState, CopyState
+from understudy.runtime.daemon import Node
 
 from .facts import gather, to_json
 from .notes import note
@@ -201,21 +202,17 @@ def megabytes(size: int) -> str:
 def _plan(session: Session, *, look: bool) -> Way:
     """Raises Unreachable where it cannot be told who is active, or what the preferred node is."""
     node, config = session.node, session.config
-    me, home = node.policy.me, config.pair.preferred
+    home = config.pair.preferred
     facts = asyncio.run(gather(node, events=0))
     claim = facts.reading.claim
     if claim is None:
         raise Unreachable(
             f"the claim cannot be read, so nobody knows who is active: {facts.reading.trouble}"
         )
-    looked = ""
-    if look and claim.node != home:
-        looked = _look(session, claim.epoch)
-    there = (
-        to_json(asyncio.run(gather(node, events=0)))
-        if me == home
-        else asyncio.run(node.peer.status())
-    )
+    looked, there = "", _told_by(node, home)
+    # A standby has it all already, and compares nothing.
+    if look and claim.node != home and there["phase"] == Phase.OUTDATED:
+        looked, there = _look(session, claim.epoch), _told_by(node, home)
     copies = statecodec.from_json(CopyState, there["copies"]) if there.get("copies") else None
     phase, wall = str(there["phase"]), float(there["wall"])
     facts_of_it = (
@@ -242,6 +239,13 @@ def _plan(session: Session, *, look: bool) -> Way:
         ),
         blockers=tuple(_blockers(session, home, there, copies, wall)) if claim.node != home else (),
     )
+
+
+def _told_by(node: Node, name: str) -> dict[str, Any]:
+    """The status of a node."""
+    if node.policy.me == name:
+        return to_json(asyncio.run(gather(node, events=0)))
+    return asyncio.run(node.peer.status())
 
 
 def _look(session: Session, epoch: int) -> str:

@@ -14,6 +14,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, replace
 from functools import partial
+from math import inf
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -26,7 +27,7 @@ from .copy_state import ClassState, CopyState, Files, Role
 from .merges import Inbox, MergeReport
 from .put_lock import put_lock
 
-LOOK = 0.2  # Seconds within which a change of role, or a call to pull at once, is noticed.
+LOOK = 0.1  # Seconds within which a change of role, or a call to pull at once, is noticed.
 BEAT = 5.0  # Seconds between two signs of life.
 AGAIN = 10.0  # Seconds after which a pull that failed is tried again, where `every` is longer.
 PROGRESS = 2.0  # Seconds between two signs of how far a pull is.
@@ -132,7 +133,9 @@ class Copier:
         trouble, pulled = "", None
         try:
             source = Source(node=role.source, epoch=role.epoch, reach=self._reach)
-            pulled = await self._while_in(role, self._counted(copy, copy.pull(source)))
+            pulled = await self._while_in(
+                role, self._counted(copy, copy.pull(source)), unless_called_after=at.wall
+            )
             if not role.puts:
                 await self._compare(copy, role)
                 return
@@ -220,13 +223,20 @@ class Copier:
             self._merge_at.pop(copy.name, None)
             self._say(f"{copy.name}: what only this node had is kept in {aside}")
 
-    async def _while_in(self, role: Role, work: Coroutine[Any, Any, T]) -> T:
-        """Its result; raises _RoleChangedError, with the work cancelled and over, when the agent takes `role` back."""
+    async def _while_in(
+        self, role: Role, work: Coroutine[Any, Any, T], *, unless_called_after: float = inf
+    ) -> T:
+        """Its result; raises _RoleChangedError, with the work cancelled and over, when the agent takes `role` back.
+
+        Likewise when somebody calls for everything after that wall clock second: the work began too early to count,
+        and he who calls may have stopped his PBX for it.
+        """
         task = asyncio.ensure_future(work)
         try:
             while not task.done():
                 await asyncio.wait([task], timeout=LOOK)
-                if not task.done() and self._role() != role:
+                outdated = self._role() != role or self._called_at() > unless_called_after
+                if not task.done() and outdated:
                     raise _RoleChangedError
             return task.result()
         finally:
@@ -280,7 +290,7 @@ class Copier:
                         await self._while_in(role, self._take(copy))
                 except _RoleChangedError:
                     pass
-            await asyncio.sleep(LOOK)
+            await asyncio.sleep(MERGING)
 
     async def _bring(self, copy: Copy, role: Role) -> None:
         """To the active node, whatever of ours may be merged there and has not been."""
