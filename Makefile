@@ -34,8 +34,11 @@ lab: $(STAMP)  ## Nine hosts on this machine, with a protected pair; PROFILE=2s.
 lab-down:
 	@lab/lab.py down
 
-lab-test: $(STAMP)  ## The tests on those hosts: 20 minutes, as root
+lab-test: $(STAMP)  ## The tests on those hosts: half an hour, as root
 	@script/lab_test
+
+lab-soak: $(STAMP)  ## There, anything happens to the data, ROUNDS=50 times; SEED=n for the same ones again
+	@LAB_ROUNDS=$(or $(ROUNDS),50) $(if $(SEED),LAB_SEED=$(SEED)) script/lab_test -s -k test_rounds_of_anything
 
 docs: $(STAMP)
 	@$(BIN)/python script/generate_docs.py

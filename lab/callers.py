@@ -84,15 +84,41 @@ class Line:
             # Late replies are still acknowledged, or the far side repeats them for half a minute.
             asyncio.get_running_loop().call_later(35, self._calls.pop, call.id, None)
 
+    async def insist(self, number: str, them: tuple[str, int], limit: float) -> tuple[float, int]:
+        """A call to somebody who is about to come: an INVITE ten times a second until he says something.
+
+        When he did (wall clock; 0 for never), and the final code (0: none in time).
+        """
+        call = sip.Call(self.us, them, number)
+        final: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        heard = asyncio.Event()
+        self._calls[call.id] = (call, final, heard)
+        said = 0.0
+        try:
+            async with asyncio.timeout(limit):
+                await self._send_again_and_again(call, them, heard, first=0.1, grows=1)
+                said = time.time()
+                return said, await asyncio.shield(final)
+        except TimeoutError:
+            self._send(call.cancel(), them)
+            return said, 0
+        finally:
+            asyncio.get_running_loop().call_later(35, self._calls.pop, call.id, None)
+
     async def _send_again_and_again(
-        self, call: sip.Call, them: tuple[str, int], heard: asyncio.Event
+        self,
+        call: sip.Call,
+        them: tuple[str, int],
+        heard: asyncio.Event,
+        first: float = sip.T1,
+        grows: int = 2,
     ) -> None:
-        wait = sip.T1
+        wait = first
         while not heard.is_set():
             self._send(call.invite(), them)
             with suppress(TimeoutError):
                 await asyncio.wait_for(heard.wait(), wait)
-            wait *= 2
+            wait *= grows
 
     def _read(self) -> None:
         for data, origin in network.received(self._sock):
@@ -151,17 +177,24 @@ class Phone:
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
         self._numbers = itertools.count(1)
 
-    async def dial(self, number: str, limit: float) -> str:
-        """Empty when the call was answered, else why not.  Raises ConnectionError when the phone has crashed."""
+    async def dial(self, number: str, limit: float, *, hold: float = 0.0) -> str:
+        """Empty when the call was answered, else why not; for `hold` seconds it talks.
+
+        Raises ConnectionError when the phone has crashed.
+        """
         reader, writer = self._streams or await self._connect()
         try:
             await self._listen(reader, 0.05)  # What is left of the call before.
             await self._say(writer, "dial", number)
             try:
                 async with asyncio.timeout(limit):
-                    return await self._outcome(reader)
+                    why = await self._outcome(reader)
+                if not why:
+                    await self._listen(reader, hold, until="CALL_CLOSED")
             except TimeoutError:
                 return "no answer"
+            else:
+                return why
             finally:
                 await self._say(writer, "hangup")
                 await self._listen(reader, 0.5, until="CALL_CLOSED")

@@ -14,6 +14,7 @@ PACKAGES = (
     "systemd-sysv dbus polkitd libpam-systemd sudo iproute2 iputils-ping procps nftables tcpdump less vim-tiny "
     "bsdutils python3 python3-venv python3-dnspython python3-pymysql sqlite3 rsync libfaketime "
     "openssh-server openssh-client asterisk mariadb-server bind9 bind9-dnsutils "
+    "unixodbc odbc-mariadb inotify-tools "
     "nagios-nrpe-server nagios-nrpe-plugin monitoring-plugins-basic etcd-server etcd-client "
     "kamailio kamailio-extra-modules sip-tester baresip-core sipsak ncat openssl"
 )

@@ -194,6 +194,20 @@ def account(root: Path, name: str) -> tuple[int, int]:
     raise LabError(f"{root} has no user {name}")
 
 
+def render(source: Path, host: Host, root: Path) -> None:
+    """The files below `source`, with every @TOKEN@ filled in, in a root file system."""
+    tokens = _tokens(host)
+    for path in sorted(source.rglob("*")):
+        if not path.is_file():
+            continue
+        text = path.read_text(encoding="utf-8")
+        for token, value in tokens.items():
+            text = text.replace(f"@{token}@", value)
+        where = str(path.relative_to(source))
+        owner = next((who for top, who in OWNERS.items() if where.startswith(top)), "")
+        put(root, where, text, mode=path.stat().st_mode & 0o777, owner=owner)
+
+
 def until(holds: Callable[[], object], *, within: float, what: str) -> None:
     ends = time.monotonic() + within
     while not holds():
@@ -281,18 +295,9 @@ def _write_group(host: Host, file: str, text: str) -> None:
 
 
 def _render(host: Host, root: Path) -> None:
-    """conf/common and the role's tree, with every @TOKEN@ filled in."""
-    tokens = _tokens(host)
+    """conf/common and the role's tree."""
     for source in (HERE / "conf/common", HERE / "conf" / host.role):
-        for path in sorted(source.rglob("*")):
-            if not path.is_file():
-                continue
-            text = path.read_text(encoding="utf-8")
-            for token, value in tokens.items():
-                text = text.replace(f"@{token}@", value)
-            where = str(path.relative_to(source))
-            owner = next((who for top, who in OWNERS.items() if where.startswith(top)), "")
-            put(root, where, text, mode=path.stat().st_mode & 0o777, owner=owner)
+        render(source, host, root)
     if host.role == "prov":
         put(root, "opt/mail/mail_sink.py", (HERE / "mail_sink.py").read_text(encoding="utf-8"))
     put(root, "etc/hostname", f"{host.name}\n")

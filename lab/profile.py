@@ -24,7 +24,52 @@ class Profile:
     question: str  # checkpoints.*.timeout
     claim: str  # claim.timeout
     stop_within: str
+    data: bool = False  # With copies of the PBX's data, and a MariaDB on each node.
 
+
+CALLS = 'calls = ["/usr/sbin/asterisk", "-rx", "core show channels count"]\n'
+COPIES = """
+[copies.config]
+kind = "rsync"
+paths = ["/etc/asterisk/"]
+every = "5s"
+max_age = "40s"
+on_stale = "refuse"
+node_values = [
+    "pbx01 /etc/asterisk/asterisk.conf [options] systemname = pbx01",
+    "pbx02 /etc/asterisk/asterisk.conf [options] systemname = pbx02",
+    "pbx01 /etc/asterisk/pjsip.conf [global] user_agent = lab-pbx01",
+    "pbx02 /etc/asterisk/pjsip.conf [global] user_agent = lab-pbx02",
+]
+
+[copies.voicemail]
+kind = "rsync"
+paths = ["/var/spool/asterisk/voicemail/"]
+every = "2s"
+max_age = "30s"
+merge = "voicemail"
+
+[copies.recordings]
+kind = "rsync"
+paths = ["/var/spool/asterisk/monitor/"]
+every = "5s"
+max_age = "60s"
+merge = "files"
+
+[copies.astdb]
+kind = "sqlite"
+path = "/var/lib/asterisk/astdb.sqlite3"
+every = "2s"
+max_age = "30s"
+
+[copies.database]
+kind = "mariadb"
+socket = "/run/mariadbd/mysqld.sock"
+databases = ["cdr"]
+merge = ["cdr.cdr uniqueid sequence"]
+every = "5s"
+max_age = "30s"
+"""
 
 PROFILES = {
     "fast": Profile(
@@ -36,6 +81,12 @@ PROFILES = {
         interval="2s", patience="13200ms", announce="7s", claim_stale="3s",
         checkpoints_stale="4200ms", restart_grace="5s", settle_down="5s", first_proof="6s",
         question="2s", claim="1s", stop_within="3s",
+    ),
+    # As 2s; what is tested is the data.
+    "data": Profile(
+        interval="2s", patience="13200ms", announce="7s", claim_stale="3s",
+        checkpoints_stale="4200ms", restart_grace="5s", settle_down="5s", first_proof="6s",
+        question="2s", claim="1s", stop_within="3s", data=True,
     ),
     "5s": Profile(
         interval="5s", patience="25s", announce="9s", claim_stale="3s",
@@ -126,10 +177,10 @@ servers = ["{HOSTS["dns1"].address}:53", "{HOSTS["dns2"].address}:53"]
 kind = "systemd"
 unit = "asterisk"
 stop_within = "{profile.stop_within}"
-
+{CALLS if profile.data else ""}
 [notify.mail]
 kind = "mail"
 to = ["{MAIL_TO}"]
 server = "{HOSTS["prov"].address}"
 timeout = "5s"
-"""
+{COPIES if profile.data else ""}"""

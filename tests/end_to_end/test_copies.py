@@ -176,7 +176,8 @@ def test_a_change_is_there_long_before_the_next_pull_is_due(tmp_path: Path) -> N
         # Nothing changes, and the copy stays young: the source says so each second.
         def oldest() -> float:
             copies = pair.json("pbx02", "status")["copies"]
-            return max(time.time() - each["as_of"] for each in copies["classes"])
+            ages = [time.time() - float(each["as_of"]) for each in copies["classes"]]
+            return max(ages)
 
         time.sleep(8)
         until(lambda: oldest() < 5, within=10, what=lambda: f"a young copy: {oldest():.1f} s old")

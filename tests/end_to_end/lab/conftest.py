@@ -17,6 +17,12 @@ _left: dict[
 ] = {}  # By a test that has left the pair whole: what both nodes do when they are cut off.
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line(
+        "markers", "profile(name): with which numbers, in a test of the laboratory"
+    )
+
+
 def _missing() -> str:
     """Why there can be no laboratory here; empty if there can."""
     if os.environ.get("LAB") != "1":
@@ -43,13 +49,18 @@ def laboratory() -> Iterator[None]:
     skip_unless_possible()
     keep = bool(os.environ.get("LAB_KEEP"))  # Leave it up, and take one that is up.
     try:
-        if not (keep and pair.is_up(PROFILE)):
+        if not keep:
             pair.down()
-            pair.up(PROFILE)
         yield
     finally:
         if not keep:
             pair.down()
+
+
+def _bring_up(profile: str) -> None:
+    if not pair.is_up(profile):
+        pair.down()
+        pair.up(profile)
 
 
 @pytest.fixture
@@ -61,15 +72,18 @@ def stage(laboratory: None, request: pytest.FixtureRequest) -> Iterator[Stage]:
     del laboratory
     wanted = request.node.get_closest_marker("isolation")
     isolation = wanted.args[0] if wanted else "stop"
+    named = request.node.get_closest_marker("profile")
+    profile = named.args[0] if named else PROFILE
+    _bring_up(profile)
     with (
         tempfile.TemporaryDirectory(prefix="understudy-lab-") as folder,
         watching(Path(folder)) as watch,
     ):
-        if _left.pop("isolation", None) != isolation:
-            pair.reset_pair(profile=PROFILE, isolation=isolation)
-        made = Stage(watch=watch, profile=PROFILE, began=watch.now())
+        if (_left.pop("profile", ""), _left.pop("isolation", "")) != (profile, isolation):
+            pair.reset_pair(profile=profile, isolation=isolation)
+        made = Stage(watch=watch, profile=profile, began=watch.now())
         made.wait_until_settled()
         yield made
         made.check_overlap()
         if made.whole:
-            _left["isolation"] = isolation
+            _left.update(profile=profile, isolation=isolation)
