@@ -13,7 +13,6 @@ import os
 from collections.abc import Callable, Coroutine, Sequence
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, replace
-from functools import partial
 from math import inf
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,10 +21,11 @@ from understudy.core.observations import Pbx
 from understudy.errors import AdapterError, JournalError, Refused, UnderstudyError, told
 from understudy.ports import Clock, Copy, Courier, Pulled, Service, Source, Watcher
 
-from . import copy_state, merges, statecodec
+from . import copy_state, merger
 from .copy_state import ClassState, CopyState, Files, Role
-from .merges import Inbox, MergeReport
+from .merger import Merger
 from .put_lock import put_lock
+from .threads import to_its_end
 
 LOOK = 0.1  # Seconds within which a change of role, or a call to pull at once, is noticed.
 BEAT = 5.0  # Seconds between two signs of life.
@@ -35,7 +35,6 @@ GATHER = (
     0.5  # Seconds between two pulls of what changes all the time: a voicemail that is being left.
 )
 UNSEEN = 1.0  # Seconds that a change may need until the source's word has it.
-MERGING = 1.0  # Seconds between two looks whether something is to be merged, or has been.
 LOCK_WITHIN = 10.0  # Only the agent has the lock beside us, and for a moment.
 
 T = TypeVar("T")
@@ -72,11 +71,11 @@ class Copier:
         """`journal` is where the agent's is: the files of both are beside it.  `reach` leads to the other node, and so
         does `courier`; `node` is this one.
         """
-        self._courier, self._watcher, self._node = courier, watcher, node
-        self._changed: set[str] = (
-            set()
-        )  # Classes that have changed at the source since they were pulled.
-        self._merge_at: dict[str, float] = {}  # By class: not before this boot-time second.
+        self._merger = Merger(
+            node=node, journal=journal, courier=courier, notes=self, clock=clock, say=say
+        )
+        self._watcher = watcher
+        self._changed: set[str] = set()  # Classes that have since they were pulled.
         self._classes, self._clock, self._say = classes, clock, say
         self._boot_id, self._reach, self._service = boot_id, reach, service
         self._files = Files(journal)
@@ -112,7 +111,7 @@ class Copier:
             await asyncio.sleep(LOOK)
 
     def _is_due(self, name: str, role: Role) -> bool:
-        known, wall = self._of(name), self._clock.now().wall
+        known, wall = self.of(name), self._clock.now().wall
         if known.tried > wall:  # The clock went back.
             return True
         if known.tried < self._called_at():
@@ -129,21 +128,19 @@ class Copier:
     async def _renew(self, copy: Copy, role: Role) -> None:
         at = self._clock.now()
         self._changed.discard(copy.name)  # What changes from here on may be missed by this pull.
-        self._note(copy.name, tried=at.wall, busy="pulling")
+        self.note(copy.name, tried=at.wall, busy="pulling")
         trouble, pulled = "", None
         try:
-            source = Source(node=role.source, epoch=role.epoch, reach=self._reach)
-            pulled = await self._while_in(
-                role, self._counted(copy, copy.pull(source)), unless_called_after=at.wall
-            )
+            pull = self._counted(copy, copy.pull(self._source(role)))
+            pulled = await self._while_in(role, pull, unless_called_after=at.wall)
             if not role.puts:
                 await self._compare(copy, role)
                 return
             if pulled.changed or self._put.get(copy.name) != role:
-                self._note(copy.name, busy="putting in place")
+                self.note(copy.name, busy="putting in place")
                 await self._put_in_place(copy, role)
         except _RoleChangedError:
-            self._note(copy.name, busy="")
+            self.note(copy.name, busy="")
             return
         except (AdapterError, Refused) as error:
             trouble = told(error)
@@ -159,7 +156,7 @@ class Copier:
         task = asyncio.ensure_future(pull)
         try:
             while not (await asyncio.wait([task], timeout=PROGRESS))[0]:
-                self._note(copy.name, arrived=await _to_its_end(copy.store.arrived))
+                self.note(copy.name, arrived=await to_its_end(copy.store.arrived))
             return task.result()
         finally:
             task.cancel()
@@ -169,7 +166,7 @@ class Copier:
         """What is in place stays: it is all that there is of its kind, until a person orders a rejoin."""
         compared = await self._while_in(role, copy.compare())
         wall = self._clock.now().wall
-        self._note(copy.name, busy="", arrived=0, trouble="", compared=compared, compared_at=wall)
+        self.note(copy.name, busy="", arrived=0, trouble="", compared=compared, compared_at=wall)
 
     def _ended(
         self,
@@ -180,16 +177,16 @@ class Copier:
         pulled: Pulled | None,
         took: float,
     ) -> None:
-        known = self._of(name)
+        known = self.of(name)
         if trouble or pulled is None:
             since = known.trouble_since if known.trouble else began
-            self._note(name, busy="", arrived=0, trouble=trouble, trouble_since=since)
+            self.note(name, busy="", arrived=0, trouble=trouble, trouble_since=since)
             if trouble != known.trouble:
                 self._say(f"the copy of {name} could not be renewed: {trouble}")
             return
         if known.trouble:
             self._say(f"the copy of {name} is current again")
-        self._note(
+        self.note(
             name,
             busy="",
             arrived=0,
@@ -210,7 +207,7 @@ class Copier:
             runs = await self._service.look()
             if runs not in (Pbx.STOPPED, Pbx.DEAD):
                 raise Refused(f"the PBX here is {runs}: nothing is put in place under it")
-            if self._of(copy.name).epoch != role.epoch:
+            if self.of(copy.name).epoch != role.epoch:
                 # The first time in this epoch: what is here may be the only one of its kind.
                 await self._keep_aside(copy, role)
             await self._while_in(role, copy.put())
@@ -219,8 +216,8 @@ class Copier:
     async def _keep_aside(self, copy: Copy, role: Role) -> None:
         aside = await self._while_in(role, copy.keep())
         if aside:
-            self._note(copy.name, aside=aside, unmerged=f"{role.source} does not have it yet")
-            self._merge_at.pop(copy.name, None)
+            self.note(copy.name, aside=aside, unmerged=f"{role.source} does not have it yet")
+            self._merger.soon(copy.name)
             self._say(f"{copy.name}: what only this node had is kept in {aside}")
 
     async def _while_in(
@@ -254,18 +251,17 @@ class Copier:
                 except _RoleChangedError:
                     pass
                 except (AdapterError, Refused) as error:
-                    if told(error) != self._of(copy.name).note:
-                        self._note(copy.name, note=told(error))
+                    if told(error) != self.of(copy.name).note:
+                        self.note(copy.name, note=told(error))
                     await asyncio.sleep(AGAIN)
             await asyncio.sleep(LOOK)
 
     async def _watch(self, copy: Copy, role: Role) -> None:
-        source = Source(node=role.source, epoch=role.epoch, reach=self._reach)
-        async with aclosing(self._watcher.changes(source, copy.name)) as news:
+        async with aclosing(self._watcher.changes(self._source(role), copy.name)) as news:
             async for has_changed in news:
-                known = self._of(copy.name)
+                known = self.of(copy.name)
                 if known.note:
-                    self._note(copy.name, note="")
+                    self.note(copy.name, note="")
                 if has_changed:
                     self._changed.add(copy.name)
                 elif not (known.busy or known.trouble or copy.name in self._changed):
@@ -281,98 +277,18 @@ class Copier:
 
     async def _keep_merging(self, copy: Copy) -> None:
         while True:
-            role, now = self._role(), self._clock.now().boot
-            if role is not None and now >= self._merge_at.get(copy.name, 0.0):
-                try:
-                    if role.pulls and self._of(copy.name).epoch == role.epoch:
-                        await self._while_in(role, self._bring(copy, role))
+            role = self._role()
+            if role is not None and self._merger.is_due(copy.name):
+                with suppress(_RoleChangedError):
+                    if role.pulls and self.of(copy.name).epoch == role.epoch:
+                        source = self._source(role)
+                        await self._while_in(role, self._merger.bring(copy, source))
                     elif role.serves:
-                        await self._while_in(role, self._take(copy))
-                except _RoleChangedError:
-                    pass
-            await asyncio.sleep(MERGING)
+                        await self._while_in(role, self._merger.take(copy))
+            await asyncio.sleep(merger.LOOK)
 
-    async def _bring(self, copy: Copy, role: Role) -> None:
-        """To the active node, whatever of ours may be merged there and has not been."""
-        source = Source(node=role.source, epoch=role.epoch, reach=self._reach)
-        trouble = ""
-        for aside in copy.store.asides():
-            known = merges.known_report(aside)
-            if known is not None and known.done:
-                continue
-            try:
-                report = await self._bring_one(copy, aside, source)
-                merges.keep_report(aside, report)
-            except (UnderstudyError, OSError) as error:
-                trouble = told(error) if isinstance(error, UnderstudyError) else str(error)
-                continue
-            if report.done:
-                said = f"what was kept in {aside}: {report.said}"
-                self._note(copy.name, merged=said)
-                self._say(f"{copy.name}, merged on {role.source}: {said}")
-            else:
-                trouble = report.trouble or f"{role.source} has not merged it yet"
-        self._merge_at[copy.name] = self._clock.now().boot + (MERGING if trouble else AGAIN)
-        if trouble != self._of(copy.name).unmerged:
-            self._note(copy.name, unmerged=trouble)
-
-    async def _bring_one(self, copy: Copy, aside: Path, source: Source) -> MergeReport:
-        mark = merges.mark_of(self._node, aside)
-        report = await self._courier.ask(source, copy.name, mark)
-        if report is not None:
-            return statecodec.from_json(MergeReport, report)
-        bundle = aside.with_name(f"{aside.name}.bundle")
-        try:
-            bundle.unlink(missing_ok=True)
-            if not await _to_its_end(partial(copy.bundle, aside, bundle)):
-                return MergeReport(done=True, at=self._clock.now().wall)
-            size, sha256 = await _to_its_end(partial(merges.digest, bundle))
-            await self._courier.bring(source, copy.name, mark, bundle, size, sha256)
-        finally:
-            bundle.unlink(missing_ok=True)
-        return MergeReport()
-
-    async def _take(self, copy: Copy) -> None:
-        """Merge what the other node has brought; and what was kept aside here, and never got to the other node."""
-        inbox = Inbox(self._files.state, copy.name)
-        for aside in copy.store.asides():
-            await self._take_own(copy, aside, inbox)
-        later = False
-        for each in inbox.waiting():
-            self._note(copy.name, busy="merging")
-            wall = self._clock.now().wall
-            try:
-                before = await _to_its_end(partial(inbox.report, each.mark))
-                report = MergeReport.of(await copy.merge(each.path), wall, before)
-            except UnderstudyError as error:
-                report = MergeReport(at=wall, trouble=told(error))
-            except OSError as error:
-                report = MergeReport(at=wall, trouble=str(error))
-            self._note(copy.name, busy="")
-            said = report.said if report.done else report.trouble
-            self._say(f"{copy.name}, merged what {each.mark} brought: {said}")
-            with suppress(JournalError):  # A full disk: it is merged again, and known.
-                inbox.close(each.mark, report)
-            later |= not report.done
-        self._merge_at[copy.name] = self._clock.now().boot + (AGAIN if later else MERGING)
-
-    async def _take_own(self, copy: Copy, aside: Path, inbox: Inbox) -> None:
-        known = merges.known_report(aside)
-        if known is not None and known.done:
-            return
-        mark = merges.mark_of(self._node, aside)
-        try:
-            report = await _to_its_end(partial(inbox.report, mark))
-            if report is None:
-                report = MergeReport(done=True, at=self._clock.now().wall)
-                if await _to_its_end(partial(merges.bundle_here, copy, aside, mark, inbox)):
-                    report = MergeReport()
-            merges.keep_report(aside, report)
-        except (UnderstudyError, OSError) as error:
-            report = MergeReport(trouble=str(error))
-        trouble = "" if report.done else report.trouble or "not merged yet"
-        if trouble != self._of(copy.name).unmerged:
-            self._note(copy.name, unmerged=trouble)
+    def _source(self, role: Role) -> Source:
+        return Source(node=role.source, epoch=role.epoch, reach=self._reach)
 
     def _role(self) -> Role | None:
         return copy_state.read_role(self._files.role, self._boot_id)
@@ -383,13 +299,13 @@ class Copier:
         except OSError:
             return 0.0
 
-    def _of(self, name: str) -> ClassState:
+    def of(self, name: str) -> ClassState:
         found = self.state.of(name)
         assert found is not None
         return found
 
-    def _note(self, name: str, **changed: Any) -> None:
-        self.state = self.state.with_class(replace(self._of(name), **changed))
+    def note(self, name: str, **changed: Any) -> None:
+        self.state = self.state.with_class(replace(self.of(name), **changed))
         self._write()
 
     def _write(self, *, must: bool = False) -> None:
@@ -404,12 +320,3 @@ class Copier:
                 self._say(told(error))
         else:
             self._failed_to_write = ""
-
-
-async def _to_its_end(work: Callable[[], T]) -> T:
-    """In a thread, which has ended when we do: nothing is written behind our back."""
-    job = asyncio.ensure_future(asyncio.to_thread(work))
-    try:
-        return await asyncio.shield(job)
-    finally:
-        await asyncio.wait([job])

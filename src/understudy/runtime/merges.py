@@ -67,6 +67,26 @@ class Waiting:
     path: Path
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bundle:
+    """What may be merged of one thing that was kept aside, as one file beside it: its user removes it."""
+
+    path: Path
+    size: int  # Bytes.
+    sha256: str
+
+    @classmethod
+    def of(cls, copy: Copy, aside: Path) -> "Bundle | None":
+        """None where nothing may.  Raises Denied, OSError."""
+        path = aside.with_name(f"{aside.name}.bundle")
+        path.unlink(missing_ok=True)
+        if not copy.bundle(aside, path):
+            return None
+        with path.open("rb") as file:
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+            return cls(path=path, size=file.tell(), sha256=sha256)
+
+
 class Inbox:
     """At the active node: bundles of one class."""
 
@@ -89,6 +109,18 @@ class Inbox:
             ) from error
         finally:
             new.unlink(missing_ok=True)
+
+    def take_own(self, copy: Copy, aside: Path, mark: str) -> bool:
+        """What this node has kept aside itself; False where nothing of it may be merged.  Raises as `receive`."""
+        bundle = Bundle.of(copy, aside)
+        if bundle is None:
+            return False
+        try:
+            with bundle.path.open("rb") as file:
+                self.receive(mark, bundle.size, bundle.sha256, file)
+        finally:
+            bundle.path.unlink(missing_ok=True)
+        return True
 
     def report(self, mark: str) -> MergeReport | None:
         """None where no such bundle has come.  Raises JournalError."""
@@ -137,28 +169,6 @@ def known_report(aside: Path) -> MergeReport | None:
 def keep_report(aside: Path, report: MergeReport) -> None:
     """Raises JournalError."""
     replace_text(_beside(aside), statecodec.dumps(report))
-
-
-def digest(path: Path) -> tuple[int, str]:
-    """Bytes and SHA-256 of a file.  Raises OSError."""
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256")
-        return file.tell(), found.hexdigest()
-
-
-def bundle_here(copy: Copy, aside: Path, mark: str, inbox: Inbox) -> bool:
-    """Put what may be merged of `aside` into the inbox of this node; False where nothing may.  Raises."""
-    bundle = aside.with_name(f"{aside.name}.bundle")
-    try:
-        bundle.unlink(missing_ok=True)
-        if not copy.bundle(aside, bundle):
-            return False
-        size, sha256 = digest(bundle)
-        with bundle.open("rb") as file:
-            inbox.receive(mark, size, sha256, file)
-    finally:
-        bundle.unlink(missing_ok=True)
-    return True
 
 
 def _beside(aside: Path) -> Path:
