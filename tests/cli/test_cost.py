@@ -102,6 +102,11 @@ def copying(made: CliPair, **ages: float) -> None:
         copy_state.write(copy_state.place(made.folder / "pbx02" / "journal.sqlite3"), state)
 
 
+def _hear_ctrl_c() -> None:
+    """Whoever runs the tests in the background has it ignored, and so would his children (signal(7))."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 class Typing:
     """`understudy WORDS` with a terminal to ask at, and somebody who types."""
 
@@ -110,7 +115,12 @@ class Typing:
         self._said = made.folder / f"typing-{time.monotonic_ns()}"
         with self._said.open("w") as said:
             self._process = subprocess.Popen(
-                made.argv(node, *words), text=True, stdin=terminal, stdout=said, stderr=said
+                made.argv(node, *words),
+                text=True,
+                stdin=terminal,
+                stdout=said,
+                stderr=said,
+                preexec_fn=_hear_ctrl_c,
             )
         os.close(terminal)
         made.running.append(self._process)
