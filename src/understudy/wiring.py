@@ -24,8 +24,9 @@ from understudy.adapters.kind import Kind
 from understudy.adapters.names import NAMES, SeveralNames, Target
 from understudy.adapters.notify import NOTIFIERS
 from understudy.adapters.peers.courier import Courier
-from understudy.adapters.peers.door import Door, Timeouts, over_ssh
+from understudy.adapters.peers.door import Door, Timeouts
 from understudy.adapters.peers.greeting import greets
+from understudy.adapters.peers.ssh import over_ssh
 from understudy.adapters.probes import PROBES
 from understudy.adapters.services import SERVICES
 from understudy.config import load, schema

@@ -35,7 +35,7 @@ sys.path[:0] = {path!r}
 from pathlib import Path
 from understudy.adapters.copies.mariadb.replica import MariaDb
 from understudy.adapters.copies.mariadb.settings import Settings
-from understudy.adapters.peers.door import render_answer
+from understudy.adapters.peers.requests import render_answer
 from understudy.errors import Refused, UnderstudyError, told
 
 home = Path(__file__).parent

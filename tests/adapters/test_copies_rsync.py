@@ -24,7 +24,7 @@ from adapters.sshd import daemon
 from understudy.adapters.copies.rsync import Rsync, Settings, put
 from understudy.adapters.copies.rsync.difference import difference
 from understudy.adapters.copies.threads import in_thread
-from understudy.adapters.peers.door import over_ssh
+from understudy.adapters.peers.ssh import over_ssh
 from understudy.config.settings import Seconds
 from understudy.errors import ConfigError, Denied, Unreachable, told
 from understudy.ports import Pulled, Source

@@ -36,7 +36,7 @@ import os, subprocess, sys
 sys.path.insert(0, {src!r})
 from pathlib import Path
 from understudy.adapters.copies.sqlite import Settings, Sqlite
-from understudy.adapters.peers.door import render_answer
+from understudy.adapters.peers.requests import render_answer
 from understudy.errors import Refused, UnderstudyError, told
 
 how, path, within, copy, name, epoch, *words = sys.argv[1:]

@@ -19,7 +19,7 @@ from adapters.sshd import daemon
 from adapters.systemd_host import require_program
 from understudy.adapters.copies import watch
 from understudy.adapters.copies.watch import Watcher
-from understudy.adapters.peers.door import over_ssh
+from understudy.adapters.peers.ssh import over_ssh
 from understudy.errors import Unreachable
 from understudy.ports import Source
 

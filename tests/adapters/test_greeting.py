@@ -11,8 +11,9 @@ import pytest
 
 from adapters.bind import free_port
 from adapters.sshd import daemon
-from understudy.adapters.peers.door import Door, over_ssh
+from understudy.adapters.peers.door import Door
 from understudy.adapters.peers.greeting import WITHIN, greets
+from understudy.adapters.peers.ssh import over_ssh
 from understudy.errors import Unreachable
 
 

@@ -12,21 +12,25 @@ import pytest
 
 from adapters.bind import free_port
 from adapters.sshd import Sshd, daemon
-from understudy.adapters.peers.door import (
+from understudy.adapters.peers.door import Door, Timeouts
+from understudy.adapters.peers.requests import (
     Ask,
+    AskMerged,
+    Bundle,
     Calls,
-    Door,
+    Compare,
     Fence,
+    Fetch,
     PlaceOrder,
     Request,
     Status,
-    Timeouts,
+    Stream,
     Wake,
-    over_ssh,
     parse_request,
     render_answer,
     render_request,
 )
+from understudy.adapters.peers.ssh import over_ssh
 from understudy.core.observations import Order, PeerAnswer, Ready, Verb
 from understudy.errors import AdapterError, Denied, Refused, Unanswered, Unreachable
 
@@ -39,6 +43,11 @@ REQUESTS = (
     Wake(),
     Status(),
     Calls(),
+    Fetch(epoch=7),
+    Compare(epoch=7),
+    Stream(copy="etc", epoch=7, words=("read", "0f")),
+    Bundle(copy="etc", epoch=7, mark="pbx01-2026-11-23T04-15-00.123Z", size=0, sha256=64 * "0"),
+    AskMerged(copy="etc", epoch=7, mark="pbx01-2026-11-23T04-15-00.123Z"),
 )
 
 
@@ -69,6 +78,15 @@ def test_a_request_is_read_as_it_was_written(request_: Request) -> None:
         "fence -n 7",
         "fence pbx/02 7",
         "fence " + 64 * "x" + " 7",
+        "fetch",
+        "compare x",
+        "copy etc 7",
+        "copy ../etc 7 read",
+        "bundle etc 7 m 5",
+        "bundle etc 7 m -5 0f",
+        "bundle etc 7 ../m 5 0f",
+        "merged etc 7",
+        "merged etc 7 a/b",
         "wake up",
         " wake",
         "status; reboot",
@@ -115,7 +133,7 @@ def test_an_order_with_a_field_missing_is_refused() -> None:
 
 FAR_SIDE = """
 import os, sys
-from understudy.adapters.peers.door import *
+from understudy.adapters.peers.requests import *
 from understudy.core.observations import PeerAnswer, Ready
 from understudy.errors import Refused
 

@@ -12,7 +12,7 @@ import pytest
 from adapters.bind import need_programs
 from adapters.systemd_host import require_program
 from hosts.pieces_for import KEYS, TSIG, config, piece
-from understudy.adapters.peers.door import over_ssh
+from understudy.adapters.peers.ssh import over_ssh
 from understudy.adapters.services.systemd import Systemd
 from understudy.config.settings import HostPort
 from understudy.hosts import bundle, plan, privileges

@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from understudy.adapters.peers.door import (
+from understudy.adapters.peers.requests import (
     Ask,
     AskMerged,
     Bundle,

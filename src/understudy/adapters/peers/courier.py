@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from understudy.adapters.peers.door import AskMerged, Bundle, answer_of, render_request
+from understudy.adapters.peers.door import answer_of
+from understudy.adapters.peers.requests import AskMerged, Bundle, render_request
 from understudy.adapters.processes import Finished, run
 from understudy.errors import Unanswered, Unreachable
 from understudy.ports import Source

@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from typing import IO
 
 from understudy.adapters.copies.stop import Stop
-from understudy.adapters.peers.door import LINE_LIMIT, answer_of, render_answer
+from understudy.adapters.peers.door import answer_of
+from understudy.adapters.peers.requests import LINE_LIMIT, render_answer
 from understudy.adapters.processes import Finished, run
 from understudy.errors import Refused, Unanswered, Unreachable
 from understudy.ports import Source

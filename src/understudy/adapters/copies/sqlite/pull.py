@@ -11,7 +11,8 @@ from typing import IO, Any, NamedTuple
 
 from understudy.adapters.copies.stop import Stop, beside
 from understudy.adapters.copies.store import INCOMING, Snapshot
-from understudy.adapters.peers.door import LINE_LIMIT, answer_of
+from understudy.adapters.peers.door import answer_of
+from understudy.adapters.peers.requests import LINE_LIMIT
 from understudy.adapters.processes import run
 from understudy.errors import AdapterError, Denied, Unanswered, Unreachable
 from understudy.ports import Pulled, Source
