@@ -141,7 +141,9 @@ def build(config: Config, node: str, *, lenient: bool = False) -> Node:
         boot_id=boot_id,
         store=_claim_store(config) if lenient else claim_store(config),
         name=_service_name(config) if lenient else service_name(config),
-        service=SERVICES[config.service.kind].build(config.service.settings, report=reports),
+        service=SERVICES[config.service.kind].build(
+            config.service.settings, report=reports, others=_others(config, policy.peer)
+        ),
         peer=peer,
         copies=copies or NoCopies(),
         probes=tuple(_probes(config)),
@@ -157,6 +159,13 @@ def build(config: Config, node: str, *, lenient: bool = False) -> Node:
             *_telling(config, node, glass),
         ),
     )
+
+
+def _others(config: Config, peer: str) -> dict[str, str]:
+    """The other node by its host name and address, unless both nodes have the same (a pair behind one NAT)."""
+    node = config.nodes[peer]
+    ours = {each.address.lower() for name, each in config.nodes.items() if name != peer}
+    return dict.fromkeys({node.host.lower(), node.address.lower()} - ours, peer)
 
 
 def _copies(

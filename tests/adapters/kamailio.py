@@ -16,13 +16,14 @@ from pathlib import Path
 
 import pytest
 
-WAYS: Mapping[str, str] = {  # By name, the reply; "" for none.
+WAYS: Mapping[str, str] = {  # By name, the reply, and headers below it; "" for none.
     "ready": "200 OK",
     "stranger": "401 Unauthorized",
     "forbidden": "403 Forbidden",
     "missing": "404 Not Found",
     "draining": "503 Service Unavailable",
     "trying": "100 Trying",
+    "elsewhere": "200 OK\nContact: <sip:pbx@192.0.2.11:5060;transport=udp>",
     "mute": "",
 }
 START = 10.0  # Seconds that it may take to start, on a busy machine.
@@ -94,14 +95,21 @@ def _config(host: str, ways: Mapping[str, str], ports: Mapping[str, int]) -> str
     bracketed = f"[{host}]" if ":" in host else host
     lines = ["#!KAMAILIO", "debug=0", "log_stderror=yes", "children=1", "tcp_children=1"]
     lines += ["auto_aliases=no", "dns=no", "rev_dns=no"]
-    lines += ['loadmodule "tm.so"', 'loadmodule "sl.so"', 'loadmodule "pv.so"']
+    lines += [
+        'loadmodule "tm.so"',
+        'loadmodule "sl.so"',
+        'loadmodule "pv.so"',
+        'loadmodule "textops.so"',
+    ]
     for port in ports.values():
         lines += [f"listen={protocol}:{bracketed}:{port}" for protocol in ("udp", "tcp")]
     lines.append("request_route {")
     for way, reply in ways.items():
-        code, _, reason = reply.partition(" ")
+        line, *headers = reply.split("\n")
+        code, _, reason = line.partition(" ")
         if code:
-            act = f'sl_send_reply("{code}", "{reason}"); '
+            act = "".join(f'append_to_reply("{each}\\r\\n"); ' for each in headers)
+            act += f'sl_send_reply("{code}", "{reason}"); '
             lines.append(f"  if ($Rp == {ports[way]}) {{ {act}exit; }}")
     return "\n".join([*lines, "  exit;", "}", ""])
 

@@ -653,3 +653,26 @@ def full_listener() -> Iterator[int]:
             client.connect_ex(listener.getsockname())
         time.sleep(0.05)
         yield listener.getsockname()[1]
+
+
+@pytest.mark.parametrize(
+    ("headers", "body", "expected"),
+    [
+        ("Contact: <sip:pbx@192.0.2.11:5060;transport=udp>", "", ("192.0.2.11",)),
+        ('m: "The PBX" <sips:[2001:DB8::1]:5061>;q=1', "", ("2001:db8::1",)),
+        ("Contact: sip:PBX01.example.com;expires=60", "", ("pbx01.example.com",)),
+        ("Contact: *", "", ()),
+        ("X: y", "v=0\r\no=- 1 1 IN IP4 198.51.100.1\r\nc=IN IP4 192.0.2.11\r\n", ("192.0.2.11",)),
+        ("X: y", "", ()),
+    ],
+)
+def test_where_an_answer_wants_calls_to_go(
+    headers: str, body: str, expected: tuple[str, ...]
+) -> None:
+    text = (
+        f"SIP/2.0 200 OK\r\nVia: SIP/2.0/UDP h;branch=mine\r\nCSeq: 1 OPTIONS\r\n{headers}\r\n"
+        f"Content-Length: {len(body)}\r\n\r\n{body}"
+    )
+    reply = check_sip.read_reply(text.encode(), Question(b"", "mine"))
+    assert reply is not None
+    assert reply.names == expected

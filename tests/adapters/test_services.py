@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from adapters.kamailio import kamailio
 from adapters.systemd_host import SystemdHost, booted, in_network, require_root
 from understudy.adapters.processes import run
 from understudy.adapters.services import SERVICES
@@ -136,6 +137,22 @@ def test_who_cannot_be_killed_is_named(host: SystemdHost, pbx: Systemd) -> None:
             host.inside(pbx.stop)
     finally:
         (host.root / "usr/local/bin/systemctl").unlink()
+
+
+@pytest.mark.real
+def test_an_answer_with_the_other_nodes_address_is_reported() -> None:
+    """Its configuration was copied, with what is the other node's alone."""
+    others, said = {"192.0.2.11": "pbx01"}, list[str]()
+    with kamailio() as pbx:
+        for way in ("ready", "elsewhere"):
+            where = HostPort(f"127.0.0.1:{pbx.port(way)}")
+            here = SipHere(where, SETTINGS.sip_transport, 2.0, others=others, report=said.append)
+            asyncio.run(here.prove(10, lambda: asyncio.sleep(0, "by hand")))
+    (sentence,) = said
+    assert sentence.startswith(
+        "the PBX here tells callers to reach it at 192.0.2.11, which is pbx01"
+    )
+    assert "node_values" in sentence
 
 
 @pytest.mark.real

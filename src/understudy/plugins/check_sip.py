@@ -21,7 +21,7 @@ import socket
 import sys
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -581,6 +581,7 @@ class Reply:
     reason: str
     server: str = ""  # What it says it is: Server, else User-Agent.
     retry_after: str = ""
+    names: tuple[str, ...] = ()  # Hosts that it wants to be reached at: Contact, SDP's c= lines.
 
     @property
     def is_final(self) -> bool:
@@ -677,7 +678,18 @@ def read_reply(data: bytes, question: Question) -> Reply | None:
         reason=clean(found[2] or "", 80),
         server=clean(message.first("server") or message.first("user-agent"), 80),
         retry_after=clean(message.first("retry-after"), 20),
+        names=tuple(_hosts(message)),
     )
+
+
+def _hosts(message: Message) -> Iterator[str]:
+    """RFC 3261 section 20.10 (Contact), RFC 8866 section 5.7 (c=)."""
+    for contact in message.all("contact"):
+        found = re.search(r"sips?:(?:[^@<>;,]*@)?(\[[0-9a-fA-F:.]+\]|[^:;>,?\s]+)", contact)
+        if found:
+            yield found[1].strip("[]").lower()
+    for address in re.findall(rb"(?m)^c=IN IP[46] ([^/\s]+)", message.body):
+        yield address.decode("ascii", "replace").lower()
 
 
 def parse_message(data: bytes) -> Message | None:

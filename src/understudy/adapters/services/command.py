@@ -4,10 +4,11 @@ import asyncio
 import logging
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from types import MappingProxyType
 
 from understudy.adapters.processes import Finished, run
 from understudy.config.settings import Command, setting
@@ -70,11 +71,22 @@ def _report(sentence: str) -> None:
 class CommandService:
     """A ports.Service."""
 
-    def __init__(self, settings: Settings, *, report: Callable[[str], None] = _report) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        report: Callable[[str], None] = _report,
+        others: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         self._settings = settings
         self._report = report
         self._sip = SipHere(
-            settings.sip, settings.sip_transport, settings.sip_timeout, settings.sip_ca_file
+            settings.sip,
+            settings.sip_transport,
+            settings.sip_timeout,
+            settings.sip_ca_file,
+            others=others,
+            report=report,
         )
         prefix = ("sudo", "-n") if settings.use_sudo else ()
         self._shut_off = ShutOff(settings.all_ports, prefix=prefix)

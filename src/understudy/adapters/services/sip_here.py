@@ -2,13 +2,15 @@
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 from understudy.adapters.probes import sip
 from understudy.config.settings import HostPort
 from understudy.core.observations import Pbx
 from understudy.errors import AdapterError, Unreachable
+from understudy.plugins.check_sip import Reply
 
 BETWEEN = 0.1  # Seconds between two questions to a PBX that is starting: callers wait for it.
 
@@ -36,21 +38,28 @@ class SipHere:
         transport: sip.Transport,
         timeout: float,
         ca_file: Path | None = None,
+        *,
+        others: Mapping[str, str] = MappingProxyType({}),
+        report: Callable[[str], None] = lambda _: None,
     ) -> None:
+        """`others` has the other node's name by its addresses: an answer that names one is reported."""
+        self._others, self._report = others, report
         self.where = where
         self._ca_file = ca_file
         self.host, self.port = _split(where)
         self._transport = transport
         self._timeout = timeout
 
-    async def ask(self, *, at_most: float | None = None) -> None:
-        """Return when it answers within its timeout, and within `at_most` seconds.
+    async def ask(self, *, at_most: float | None = None) -> Reply:
+        """What it answers within its timeout, and within `at_most` seconds.
 
         Raises sip.NoAnswer when it does not, another Unreachable when it could not be asked.
         """
         timeout = self._timeout if at_most is None else min(self._timeout, at_most)
         try:
-            await sip.options(self.host, self.port, self._transport, timeout, ca_file=self._ca_file)
+            return await sip.options(
+                self.host, self.port, self._transport, timeout, ca_file=self._ca_file
+            )
         except OSError as error:  # No file descriptors left, and such.
             raise Unreachable(f"cannot ask {self.where}: {error}") from error
 
@@ -82,7 +91,7 @@ class SipHere:
         while not deadline.passed:
             sees = await check()
             try:
-                return await self.ask(at_most=max(0.05, deadline.left()))
+                return self._look_at(await self.ask(at_most=max(0.05, deadline.left())))
             except AdapterError as error:
                 why = str(error)
             await asyncio.sleep(min(BETWEEN, deadline.left()))
@@ -90,6 +99,14 @@ class SipHere:
             f"the PBX did not answer SIP at {self.where} within {within:g} s: {why} ({sees})",
             hint=f"Is [service] sip = {str(self.where)!r} an address that it listens on?",
         )
+
+    def _look_at(self, reply: Reply) -> None:
+        """It serves, but phones would send their calls elsewhere: nothing that a return to the other node mends."""
+        for address in dict.fromkeys(each for each in reply.names if each in self._others):
+            self._report(
+                f"the PBX here tells callers to reach it at {address}, which is {self._others[address]}: a value that "
+                "was copied from there?  Write both nodes' own into `node_values` of [copies.NAME]"
+            )
 
 
 def _split(where: HostPort) -> tuple[str, int]:

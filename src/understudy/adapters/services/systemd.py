@@ -3,9 +3,10 @@
 import asyncio
 import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from understudy.adapters.processes import Finished, run
 from understudy.config.settings import setting
@@ -85,6 +86,7 @@ class Systemd:
         settings: Settings,
         *,
         report: Callable[[str], None] = _report,
+        others: Mapping[str, str] = MappingProxyType({}),
         prefix: tuple[str, ...] = (),
         root: Path = Path("/"),
     ) -> None:
@@ -95,7 +97,12 @@ class Systemd:
         self._unit = full_name(settings.unit)
         self._companions = tuple(full_name(unit) for unit in settings.active_only)
         self._sip = SipHere(
-            settings.sip, settings.sip_transport, settings.sip_timeout, settings.sip_ca_file
+            settings.sip,
+            settings.sip_transport,
+            settings.sip_timeout,
+            settings.sip_ca_file,
+            others=others,
+            report=report,
         )
         self._shut_off = ShutOff(settings.all_ports, prefix=self._prefix)
         self._main = MainProcess()
