@@ -12,10 +12,13 @@ import pytest
 
 from understudy.adapters.copies.store import Store
 from understudy.adapters.peers.courier import Courier
+from understudy.core.claim import first
+from understudy.core.model import Evidence, Phase, newborn
 from understudy.core.observations import Pbx
 from understudy.errors import Denied, Unreachable
 from understudy.ports import Compared, Merged, Pulled, Source
 from understudy.runtime import copy_state
+from understudy.runtime.companions import Beside
 from understudy.runtime.copier import Copier, Managed
 from understudy.runtime.copies import Copies, fetch_all
 from understudy.runtime.copy_state import ClassState, CopyState, Role
@@ -367,3 +370,33 @@ def test_a_change_is_pulled_at_once_and_no_change_keeps_the_copy_young(tmp_path:
         assert len(here.copy.pulls) == 2
 
     here.live(story)
+
+
+def test_a_role_that_could_not_be_written_is_said_once_and_written_as_soon_as_it_can(
+    tmp_path: Path,
+) -> None:
+    here = Here(tmp_path / "full")
+    claim = replace(first("pbx01", digest="x"), epoch=7)
+    state = replace(newborn(0.0), phase=Phase.STANDBY, epoch=7, evidence=Evidence(claim=claim))
+    beside = Beside(
+        journal=None,  # type: ignore[arg-type]
+        clock=SystemClock(),
+        state=lambda: state,
+        policy=lambda: None,  # type: ignore[arg-type,return-value]
+        say=lambda *_: None,
+    )
+
+    async def story() -> None:
+        telling = asyncio.create_task(here.agent().live(beside))
+        await asyncio.sleep(1.2)
+        (sentence,) = here.said
+        assert sentence.endswith("copies.role cannot be written: No such file or directory")
+        here.journal.parent.mkdir()
+        role = copy_state.Files(here.journal).role
+        await here.until(role.exists, "the role")
+        told = copy_state.read_role(role, BOOT)
+        assert told == Role(boot_id=BOOT, pulls=True, source="pbx01", epoch=7)
+        telling.cancel()
+        await asyncio.wait([telling])
+
+    asyncio.run(story())

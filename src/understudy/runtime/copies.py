@@ -76,8 +76,15 @@ class Copies:
             await self._open()
 
     async def _keep_telling(self, beside: Beside) -> None:
+        trouble = ""
         while True:
-            self._tell(beside)
+            try:
+                self._tell(beside)
+                trouble = ""
+            except JournalError as error:  # A full disk: it may have room again at any moment.
+                if told(error) != trouble:
+                    trouble = told(error)
+                    self._report(trouble)
             await asyncio.sleep(LOOK)
 
     async def _keep_open(self, beside: Beside) -> None:
