@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -183,6 +184,12 @@ def test_a_switchover_waits_for_calls_and_says_what_it_cost(tmp_path: Path) -> N
         assert "pbx01 is standby, pbx02 is active and serves: down about " in patient.said
         assert patient.said.endswith(" s, no call lost\n")
         assert made.claim.node == "pbx02"
+        # It stands in the journal, and the plan of the way home says what to expect.
+        assert re.search(
+            r"switchover: down about [\d.]+ s, no call lost", made.run("pbx01", "events").stdout
+        )
+        plan = made.json("pbx01", "failback", "plan")
+        assert plan["before"].startswith("switchover: down about ")
 
         # With --yes it waits no longer than that, and then goes.
         say(made, "3 total.")

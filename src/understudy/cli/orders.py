@@ -21,12 +21,14 @@ from understudy.runtime.daemon import Node
 from .calls import Counted, Counter, many
 from .downtime import downtime
 from .facts import Facts, gather
+from .notes import note
 from .plan import ALL, Accepted, Known, Plan, agree, claim_of, order_plan, show
 from .session import Session, about, as_json, clock, duration, pass_session, print_json
 
 Command = Callable[..., int]
 NOTHING = Accepted()
 LOOK_FOR_CALLS = 2.0  # Seconds between two looks while calls are waited for.
+COST = "cost"  # Events that say what a move has cost.
 UNFINISHED = ("open", "waiting")  # Events that are told when they have had their end.
 HINTS = {  # By the row that ended an order.
     "fence-unconfirmed": "If the other node is off, or you have stopped its PBX yourself: the same "
@@ -157,6 +159,8 @@ class Orders:
         placed = self.place(verb, plan.node, accepted=accepted, accept_loss=plan.accept_loss)
         said = self._ended(placed, verb, accepted, quiet=as_json)
         cost = self._cost(move, placed)
+        if cost.words:
+            note(self._session.node, COST, f"{verb}{cost.words}")
         if as_json:
             print_json({"ok": True, "said": said, **plan.to_json(), **asdict(cost)})
         else:

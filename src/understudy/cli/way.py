@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import json
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,8 +17,10 @@ from understudy.runtime.daemon import Node
 
 from .calls import Counted
 from .facts import gather, to_json
+from .orders import COST
 from .session import Session, about
 
+EVENTS = 500  # In which the last move is looked for.
 LOOK_WITHIN = 30.0  # Seconds that the plan of a rejoin may look at the data.
 READY = frozenset({Phase.STANDBY, Phase.SUSPECTING})
 
@@ -36,6 +39,7 @@ class Way:
     looked: str = ""  # Why nobody has looked at the data just now.
     merges: frozenset[str] = frozenset()  # The classes with a rule for what only that node has.
     blockers: tuple[str, ...] = ()
+    before: str = ""  # What the last move has cost, by this node's journal.
     calls: Counted | None = None  # That the switchover would cut off, if anybody has counted.
 
     def to_json(self) -> dict[str, Any]:
@@ -47,6 +51,7 @@ class Way:
             "phase": self.phase,
             "blockers": list(self.blockers),
             "looked": self.looked,
+            "before": self.before,
             "calls": self.calls.number if self.calls is not None else None,
             "classes": [
                 {**statecodec.to_json(each), "merges": each.name in self.merges}
@@ -85,7 +90,8 @@ class Way:
     def gap(self) -> str:
         took = max((each.took for each in self.classes), default=0.0)
         last = f", and the last difference ({took:.1f} s at the last pull)" if took else ""
-        return f"the time that the PBX needs to stop and to start{last}"
+        before = f"; the last {self.before}" if self.before else ""
+        return f"the time that the PBX needs to stop and to start{last}{before}"
 
     def _renewed(self, each: ClassState) -> str:
         found = each.compared
@@ -158,6 +164,7 @@ def way_home(session: Session, *, look: bool) -> Way:
         classes=copies.classes if copies is not None else (),
         wall=wall,
         looked=looked,
+        before=_cost_before(node) if look else "",
         merges=frozenset(
             name
             for name, chosen in config.copies.items()
@@ -165,6 +172,15 @@ def way_home(session: Session, *, look: bool) -> Way:
         ),
         blockers=tuple(_blockers(session, home, there, copies, wall)) if claim.node != home else (),
     )
+
+
+def _cost_before(node: Node) -> str:
+    try:
+        with closing(node.journal()) as journal:
+            events = journal.events(limit=EVENTS)
+    except JournalError:
+        return ""
+    return next((each.text for each in reversed(events) if each.name == COST), "")
 
 
 def _told_by(node: Node, name: str) -> dict[str, Any]:
