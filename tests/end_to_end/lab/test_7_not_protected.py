@@ -69,9 +69,9 @@ def set_clock_wrong(stage: Stage) -> None:
         "printf '[Service]\\nMemoryDenyWriteExecute=no\\n"
         "Environment=LD_PRELOAD=%s FAKETIME=+90s DONT_FAKE_MONOTONIC=1\\n' "
         f"$lib >{DROP_IN}/clock.conf; "
-        # The door is a process of its own, of another unit: the same clock for it.
+        # What answers the other node is a process of sshd's: the same clock for it, and no doorkeeper with another.
         "printf 'LD_PRELOAD=%s\\nFAKETIME=+90s\\nDONT_FAKE_MONOTONIC=1\\n' $lib >>/etc/environment; "
-        "systemctl daemon-reload; systemctl restart understudy",
+        "systemctl stop understudy-door; systemctl daemon-reload; systemctl restart understudy",
     )
 
 
@@ -79,7 +79,7 @@ def set_clock_right(stage: Stage) -> None:
     script(
         stage,
         f"rm -f {DROP_IN}/clock.conf; sed -i '/FAKETIME\\|LD_PRELOAD\\|DONT_FAKE/d' /etc/environment; "
-        "systemctl daemon-reload; systemctl restart understudy",
+        "systemctl daemon-reload; systemctl restart understudy; systemctl start understudy-door",
     )
 
 
